@@ -1,0 +1,1 @@
+"""Drawing of garments and of what stands behind them."""

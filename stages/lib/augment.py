@@ -1,0 +1,81 @@
+"""Training transforms of torchvision, one strength each in params.yaml, and the batches of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from stages.lib.chance import seed_for
+from stages.lib.params import Augment
+from stages.lib.preprocessing import Preprocessing, normalised
+
+GREY = 128  # of the corners that a rotation leaves empty: near the mean of most normalisations
+
+
+def transforms(strength: Augment, resolution: int) -> v2.Compose:
+    """uint8 (3, side, side) -> float (3, resolution, resolution) from 0 to 1, with the chosen distortions."""
+    jitter = (strength.brightness, strength.contrast, strength.saturation, strength.hue)
+    steps: list[torch.nn.Module] = [
+        v2.RandomResizedCrop(resolution, scale=strength.crop_scale, antialias=True),
+        v2.RandomHorizontalFlip(strength.horizontal_flip),
+        v2.RandomVerticalFlip(strength.vertical_flip),
+    ]
+    if any(jitter):
+        steps.append(v2.ColorJitter(*jitter))
+    if strength.rotation:
+        steps.append(v2.RandomRotation(strength.rotation, v2.InterpolationMode.BILINEAR, fill=GREY))
+    if strength.grayscale:
+        steps.append(v2.RandomGrayscale(strength.grayscale))
+    return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)])
+
+
+class TrainingPictures(Dataset):
+    """Augmented pictures of one epoch with their targets; item i is the same however it is loaded.
+
+    Each picture has its own seed, from the run's seed, the fold, the epoch and its row: neither the order
+    nor the number of worker processes changes what it becomes.
+    """
+
+    def __init__(
+        self, store: np.ndarray, rows: np.ndarray, targets: np.ndarray, how: Preprocessing, strength: Augment, seed: int
+    ) -> None:
+        self.store = store
+        self.rows = rows
+        self.targets = torch.from_numpy(targets[rows]).float()
+        self.how = how
+        self.seed = seed
+        self.epoch = 0
+        self.transform = transforms(strength, how.resolution)
+        self.erase = v2.RandomErasing(strength.erasing)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        picture = torch.from_numpy(np.array(self.store[self.rows[index]])).permute(2, 0, 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(self.seed, "augment", self.epoch, int(self.rows[index])))
+            # Erased after normalising, so that the blank has the mean colour.
+            return self.erase(normalised(self.transform(picture), self.how)), self.targets[index]
+
+    def batches(self, epoch: int, size: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of (images, targets) in this epoch's order; the last one holds what is left, but never one image.
+
+        BatchNorm can't be trained on a single image, so that one joins the batch before it.
+        """
+        self.epoch = epoch
+        order = torch.Generator().manual_seed(seed_for(self.seed, "order", epoch))
+        shuffled = torch.randperm(len(self), generator=order).tolist()
+        bounds = [size * index for index in range(n_batches(len(self), size))] + [len(self)]
+        chosen = [shuffled[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        yield from DataLoader(self, batch_sampler=chosen, num_workers=workers)
+
+
+def n_batches(n_images: int, size: int) -> int:
+    """Batches of an epoch; a single image that is left over joins the batch before it."""
+    full, left = divmod(n_images, size)
+    return max(1, full + (left > 1))

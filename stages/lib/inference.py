@@ -1,0 +1,35 @@
+"""Pictures in, logits out: in order, in batches, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.lib.errors import UserError
+from stages.lib.preprocessing import Preprocessing, to_input
+
+BATCH = 64
+
+
+def device_of(choice: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; UserError where cuda is asked for and absent."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device: cuda is asked for, but PyTorch sees no GPU; use auto or cpu")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def logits(
+    network: nn.Module, store: np.ndarray, rows: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
+) -> np.ndarray:
+    """Logits of the pictures `rows` of `store`, shape (n_rows, n_attributes), float64."""
+    network.eval()
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            pictures = np.stack([store[row] for row in rows[start : start + BATCH]])
+            batch = to_input(pictures, how).to(device, memory_format=torch.channels_last)
+            found.append(network(batch).float().cpu().numpy())
+    return np.concatenate(found).astype(np.float64)

@@ -1,0 +1,127 @@
+"""Scores over known labels only, per attribute and macro, each beside what a constant would get."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics as sk
+
+from stages.lib import loss
+
+SCORES = ("ap", "roc_auc", "precision", "recall", "f1", "loss")
+
+
+def average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """AP per attribute, shape (n_attributes,); NaN where no positive is known."""
+    return _per_attribute(sk.average_precision_score, targets, scores, needs_both=False)
+
+
+def roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """ROC-AUC per attribute, shape (n_attributes,); NaN where one class only is known."""
+    return _per_attribute(sk.roc_auc_score, targets, scores, needs_both=True)
+
+
+def macro(values: np.ndarray) -> float:
+    """Mean over the attributes where the score is defined; NaN where it is nowhere."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def mean_loss(logits: np.ndarray, targets: np.ndarray, pos_weight: np.ndarray) -> float:
+    """Weighted loss over all known cells of a split: summed once, divided once. NaN where none is known."""
+    cells = loss.cells(logits, targets, pos_weight)
+    known = ~np.isnan(cells)
+    return float(cells[known].sum() / known.sum()) if known.any() else float("nan")
+
+
+def attribute_table(
+    attributes: list[str],
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    decisions: np.ndarray,
+    losses: np.ndarray,
+    constant_losses: np.ndarray,
+) -> pd.DataFrame:
+    """One row per attribute: supports, each score, and beside it the constant's.
+
+    All arrays have shape (n_images, n_attributes); unknown targets and their losses are NaN, decisions are
+    0 or 1. The constant gives every image the same probability: its AP is the share of positives, its
+    ROC-AUC 0.5, its best F1 that of calling everything present, 2p / (1 + p).
+    """
+    rows = []
+    ap, auc = average_precision(targets, probabilities), roc_auc(targets, probabilities)
+    for column, name in enumerate(attributes):
+        known = ~np.isnan(targets[:, column])
+        truth, decided = targets[known, column], decisions[known, column]
+        positive = int(truth.sum())
+        row: dict[str, object] = {"attribute": name, "known": int(known.sum()), "positives": positive}
+        row |= {"ap": ap[column], "ap_constant": _share(positive, known.sum())}
+        row |= {"roc_auc": auc[column], "roc_auc_constant": 0.5 if not np.isnan(auc[column]) else np.nan}
+        row |= _decision_scores(truth, decided)
+        row["loss"] = _mean(losses[known, column])
+        row["loss_constant"] = _mean(constant_losses[known, column])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def curves(attributes: list[str], targets: np.ndarray, scores: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Precision-recall and ROC points per attribute, long form; attributes where they are undefined are left out."""
+    pr, roc = [], []
+    for column, name in enumerate(attributes):
+        known = ~np.isnan(targets[:, column])
+        truth, score = targets[known, column], scores[known, column]
+        if truth.sum() > 0:
+            precision, recall, _ = sk.precision_recall_curve(truth, score)
+            # `step` keeps the points in the order of the curve: a viewer would sort them by x.
+            steps = np.arange(len(recall))
+            pr.append(pd.DataFrame({"attribute": name, "step": steps, "recall": recall[::-1], "precision": precision[::-1]}))
+        if 0 < truth.sum() < len(truth):
+            false_rate, true_rate, _ = sk.roc_curve(truth, score)
+            points = {"step": np.arange(len(false_rate)), "false_positive_rate": false_rate, "true_positive_rate": true_rate}
+            roc.append(pd.DataFrame({"attribute": name} | points))
+    empty = pd.DataFrame(columns=["attribute"])
+    return pd.concat(pr or [empty]), pd.concat(roc or [empty])
+
+
+def confusion(attributes: list[str], targets: np.ndarray, decisions: np.ndarray) -> pd.DataFrame:
+    """Counts of (actual, decided) per attribute over known labels, four rows each; `share` is of the actual ones."""
+    words = {1: "present", 0: "absent"}
+    rows = []
+    for column, name in enumerate(attributes):
+        for actual in (1, 0):
+            for decided in (1, 0):
+                count = int(((targets[:, column] == actual) & (decisions[:, column] == decided)).sum())
+                of_actual = int((targets[:, column] == actual).sum())
+                rows.append((name, words[actual], words[decided], count, count / max(of_actual, 1)))
+    return pd.DataFrame(rows, columns=["attribute", "actual", "decided", "images", "share"])
+
+
+def _per_attribute(score: object, targets: np.ndarray, scores: np.ndarray, needs_both: bool) -> np.ndarray:
+    found = np.full(targets.shape[1], np.nan)
+    for column in range(targets.shape[1]):
+        known = ~np.isnan(targets[:, column])
+        truth = targets[known, column]
+        if truth.sum() > 0 and not (needs_both and truth.sum() == len(truth)):
+            found[column] = score(truth, scores[known, column])  # type: ignore[operator]
+    return found
+
+
+def _decision_scores(truth: np.ndarray, decided: np.ndarray) -> dict[str, float]:
+    """Precision, recall and F1; NaN where there is no positive (recall, F1) or none was decided (precision)."""
+    hits, positive, called = (truth * decided).sum(), truth.sum(), decided.sum()
+    rate = _share(positive, len(truth))
+    f1 = 2 * hits / (positive + called) if positive else np.nan
+    return {
+        "precision": _share(hits, called),
+        "recall": _share(hits, positive),
+        "f1": f1,
+        "f1_constant": 2 * rate / (1 + rate) if positive else np.nan,
+    }
+
+
+def _share(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,159 @@
+"""Backbone and head as one network; freezing; model.pth, which holds all that prediction needs."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.lib import backbones
+from stages.lib.errors import UserError
+from stages.lib.files import replacing
+from stages.lib.params import FREEZE_LEVELS
+from stages.lib.preprocessing import Preprocessing
+
+FORMAT = "image-attribute-tagger 1"
+
+
+class Tagger(nn.Module):
+    """Images (n, 3, height, width) -> logits (n, n_attributes).
+
+    Head: Dropout - Linear(hidden) - ReLU - Dropout - Linear(n_attributes); without hidden layer (0) one
+    Dropout and one Linear.
+    """
+
+    def __init__(self, backbone: nn.Module, n_attributes: int, hidden: int, dropout: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        features = int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+        layers: list[nn.Module] = [nn.Dropout(dropout[0])]
+        if hidden:
+            layers += [nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout[1])]
+        self.head = nn.Sequential(*layers, nn.Linear(hidden or features, n_attributes))
+        self.unit_levels = backbones.levels(backbone)
+        self.first_trained = 0  # level (backbones.LEVELS) from which on parameters train
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(images))
+
+    def level(self, parameter: str) -> int:
+        """Level of a parameter of this network, by its dotted name."""
+        if not parameter.startswith("backbone."):
+            return len(backbones.LEVELS) - 1
+        return backbones.level_of(parameter.removeprefix("backbone."), self.unit_levels or {})
+
+    def freeze(self, first: str) -> None:
+        """Freeze what lies before stage `first` ("none", "layer1".."layer4", or "all" for the whole backbone).
+
+        Frozen means: no gradients, and modules in eval mode whatever `train` says, so that BatchNorm
+        statistics stay as they are.
+        """
+        if first not in FREEZE_LEVELS:
+            raise ValueError(f"freeze must be one of {FREEZE_LEVELS}, not {first!r}")
+        if first.startswith("layer") and self.unit_levels is None:
+            name = type(self.backbone).__name__
+            raise UserError(f"freeze: {name} has no four stages that {first} could name; valid for it: none, all")
+        self.first_trained = FREEZE_LEVELS.index(first)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self.level(name) >= self.first_trained)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Tagger:
+        super().train(mode)
+        if mode and self.first_trained:
+            # Setting the flag of each module by itself leaves trained modules inside a frozen container alone.
+            for name, module in self.backbone.named_modules():
+                if self.level(f"backbone.{name}") < self.first_trained:
+                    module.training = False
+        return self
+
+
+def parameter_table(model: Tagger) -> list[tuple[str, int, bool]]:
+    """Per level: name, number of parameters, whether it trains."""
+    counts = [0] * len(backbones.LEVELS)
+    for name, parameter in model.named_parameters():
+        counts[model.level(name)] += parameter.numel()
+    if model.unit_levels is None:  # the backbone is one piece
+        body = sum(counts[:-1])
+        return [("backbone", body, model.first_trained == 0), ("head", counts[-1], True)]
+    rows = zip(backbones.LEVELS, counts, strict=True)
+    return [(name, count, index >= model.first_trained) for index, (name, count) in enumerate(rows)]
+
+
+@dataclass
+class Member:
+    """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute."""
+
+    state: dict[str, torch.Tensor]
+    pos_weight: list[float]
+    epoch: int  # the kept epoch, counted from 1
+    val_loss: float
+
+
+@dataclass
+class Saved:
+    """The content of model.pth: one member, or one per fold."""
+
+    backbone: str
+    attributes: list[str]
+    hidden: int
+    dropout: list[float]
+    preprocessing: Preprocessing
+    settings: dict[str, Any]  # what train was run with, for people
+    members: list[Member]
+
+    def networks(self) -> list[Tagger]:
+        """The members as networks in eval mode."""
+        built = []
+        for member in self.members:
+            body = backbones.bare(self.backbone, self.preprocessing.resolution)
+            network = Tagger(body, len(self.attributes), self.hidden, self.dropout)
+            try:
+                network.load_state_dict(member.state)
+            except RuntimeError as error:
+                raise UserError(f"the model's weights do not fit {self.backbone}: {str(error)[:300]}") from None
+            built.append(network.eval().to(memory_format=torch.channels_last))
+        return built
+
+    def log_pos_weight(self, index: int) -> np.ndarray:
+        """log(pos_weight) of a member, shape (n_attributes,): what its logits are shifted by."""
+        return np.log(np.asarray(self.members[index].pos_weight))
+
+
+def save(path: Path, saved: Saved) -> None:
+    """Write model.pth: plain values and tensors only, so that it loads with `weights_only=True`."""
+    first = saved.members[0].state
+    for member in saved.members[1:]:
+        for name, tensor in member.state.items():
+            if torch.equal(tensor, first[name]):
+                member.state[name] = first[name]  # frozen parts are stored once
+    content = {item.name: getattr(saved, item.name) for item in fields(saved)}
+    content |= {"format": FORMAT, "preprocessing": asdict(saved.preprocessing)}
+    content["members"] = [{item.name: getattr(m, item.name) for item in fields(m)} for m in saved.members]
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: Path) -> Saved:
+    """Read model.pth without executing anything in it. Raises UserError for anything that is not one."""
+    if not path.is_file():
+        raise UserError(f"model {path} is missing; the train stage writes it: run 'dvc repro train'")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.get("format") != FORMAT:
+            raise UserError(f"model {path} is not of this project's format ('{FORMAT}')")
+        content = {item.name: content[item.name] for item in fields(Saved)}
+        content["preprocessing"] = Preprocessing(**content["preprocessing"])
+        content["members"] = [Member(**member) for member in content["members"]]
+        return Saved(**content)
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f"model {path} is damaged or no model file: {str(error).splitlines()[0][:200]}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"model {path} lacks a part: {error}; run 'dvc repro --force train'") from None

@@ -1,0 +1,139 @@
+"""One fit: epochs of AdamW under a warm-up and cosine schedule, early stopping, best weights kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.lib import backbones, loss
+from stages.lib.errors import UserError
+from stages.lib.model import Tagger
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Numbers of the fit. `lr` is the head's; each level below has `lr_decay` times the one above."""
+
+    lr: float
+    lr_decay: float
+    weight_decay: float
+    warmup: float
+    epochs: int
+    patience: int
+
+
+@dataclass
+class Fit:
+    """What a fit leaves: the best state, and one row per iteration and per epoch."""
+
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    epoch: int = 0
+    val_loss: float = math.inf
+    iterations: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+Batches = Callable[[int], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+Evaluation = Callable[[Tagger], dict[str, float]]  # must give "val_loss"
+
+
+def parameter_groups(network: Tagger, recipe: Recipe) -> list[dict[str, Any]]:
+    """Trained parameters by level, and within it with and without weight decay (biases, norms, embeddings)."""
+    exempt = set(getattr(network.backbone, "no_weight_decay", set)())
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        level = network.level(name)
+        decays = parameter.ndim > 1 and name.removeprefix("backbone.") not in exempt
+        lr = recipe.lr * recipe.lr_decay ** (len(backbones.LEVELS) - 1 - level)
+        new = {"params": [], "lr": lr, "base_lr": lr, "weight_decay": recipe.weight_decay if decays else 0.0}
+        groups.setdefault((level, decays), new)["params"].append(parameter)
+    return list(groups.values())
+
+
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the base learning rate at iteration `step` of `steps`: a linear rise, then half a cosine to 0."""
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def fit(
+    network: Tagger,
+    batches: Batches,
+    n_batches: int,
+    evaluate: Evaluation,
+    pos_weight: np.ndarray,
+    recipe: Recipe,
+    device: torch.device,
+    log: Callable[[dict[str, Any]], None],
+    epoch_seed: Callable[[int], int],
+) -> Fit:
+    """Train until `recipe.epochs`, or until `recipe.patience` epochs brought no better validation loss.
+
+    `batches(epoch)` yields (images, targets); `evaluate` scores the network; `log` gets each epoch's row.
+    Raises UserError for a loss that is not finite, and for a GPU that runs out of memory.
+    """
+    optimizer = torch.optim.AdamW(parameter_groups(network, recipe), fused=True)
+    weight = torch.tensor(pos_weight, dtype=torch.float32, device=device)
+    result = Fit()
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        torch.manual_seed(epoch_seed(epoch))  # for dropout
+        train_loss = train_one_epoch(network, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result)
+        seconds = time.perf_counter() - started
+        scores = evaluate(network)
+        if not math.isfinite(scores["val_loss"]):
+            raise UserError(f"the validation loss of epoch {epoch} is {scores['val_loss']}: no known label, or lr too high")
+        better = scores["val_loss"] < result.val_loss
+        if better:
+            result.state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+            result.epoch, result.val_loss = epoch, scores["val_loss"]
+        result.epochs.append({"epoch": epoch, "train_loss": train_loss, **scores})
+        log({**result.epochs[-1], "seconds": seconds, "better": better})
+        if epoch - result.epoch >= recipe.patience:
+            break
+    return result
+
+
+def train_one_epoch(
+    network: Tagger,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    n_batches: int,
+    optimizer: torch.optim.Optimizer,
+    weight: torch.Tensor,
+    recipe: Recipe,
+    device: torch.device,
+    epoch: int,
+    result: Fit,
+) -> float:
+    """One pass; appends to `result.iterations` and returns the mean loss over the epoch's known labels."""
+    network.train()
+    total = known = 0.0
+    for images, targets in batches:
+        step = len(result.iterations)
+        factor = lr_factor(step, n_batches * recipe.epochs, recipe.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        try:
+            logits = network(images.to(device, memory_format=torch.channels_last))
+            batch_sum, batch_known = loss.masked_sum(logits, targets.to(device), weight)
+            value = batch_sum / batch_known.clamp(min=1)
+            value.backward()
+        except torch.cuda.OutOfMemoryError:
+            raise UserError("the GPU is out of memory: lower train.batch_size or train.resolution") from None
+        if not torch.isfinite(value):
+            raise UserError(f"the training loss became {value.item()} in epoch {epoch}, iteration {step + 1}: lower lr")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        total, known = total + batch_sum.item(), known + batch_known.item()
+        result.iterations.append({"iteration": step + 1, "epoch": epoch, "loss": value.item(), "lr": recipe.lr * factor})
+    return total / max(known, 1)

@@ -1,0 +1,201 @@
+"""Fine-tune a pretrained network on the training rows; stop when the validation loss no longer falls.
+
+    python -m stages.train
+
+Reads   data/clean/{labels.csv, pixels.npy, splits.csv}, metrics/stats.json, params.yaml
+        (seed, folds, backbone, weights, freeze, dropout, weight_decay, lr, epochs, validate.side, validate.fit, train, augment)
+Writes  models/model.pth         self-sufficient: weights, attributes, preprocessing, settings (one member per fold)
+        metrics/train.json       epochs, kept epoch, validation loss beside the constant's, validation AP
+        metrics/iterations.csv, metrics/epochs.csv, metrics/loss_curve.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, is_dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stages.lib import augment, backbones, files, inference, labels, loss, metrics, params, pixels, plots, splits, training
+from stages.lib import model as models
+from stages.lib.chance import seed_for
+from stages.lib.errors import UserError, run_stage
+from stages.lib.preprocessing import Preprocessing
+
+READS = (
+    *("seed", "folds", "backbone", "weights", "freeze", "dropout", "weight_decay", "lr", "epochs"),
+    *("validate.side", "validate.fit", "train", "augment"),
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads: `store` (n, side, side, 3) uint8, `targets` (n, n_attributes) with NaN, parts (n,)."""
+
+    store: np.ndarray
+    targets: np.ndarray
+    attributes: list[str]
+    parts: np.ndarray
+    stats: dict[str, Any]
+
+
+def main() -> None:
+    args = arguments()
+    settings = params.load(args.params, READS)
+    device = inference.device_of(settings.train.device)
+    inputs = read_inputs(args)
+    fits, members = [], []
+    for fold in range(settings.folds):
+        torch.manual_seed(seed_for(settings.seed, "head", fold))
+        backbone = backbones.create(settings.backbone, settings.weights, settings.train.resolution)
+        how = preprocessing(backbone, settings)
+        network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
+        network.freeze(settings.freeze)
+        if fold == 0:
+            print(opening(network, settings, device), flush=True)
+        result, pos_weight = fit_fold(network, inputs, how, settings, fold, device)
+        members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
+        fits.append(result)
+    write_outputs(args, settings, inputs, how, fits, members)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clean", type=Path, default=Path("data/clean"), help="folder that validate and stats have filled")
+    parser.add_argument("--model", type=Path, default=Path("models/model.pth"), help="where the model goes")
+    parser.add_argument("--metrics", type=Path, default=Path("metrics"), help="folder for figures, and of stats.json")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    return parser.parse_args()
+
+
+def read_inputs(args: argparse.Namespace) -> Inputs:
+    table = files.read_table(args.clean / "labels.csv", "validate")
+    attributes = labels.attributes_of(table)
+    parts = files.read_table(args.clean / "splits.csv", "stats")["part"].to_numpy()
+    store = pixels.read(args.clean / "pixels.npy")
+    if not len(table) == len(parts) == len(store):
+        raise UserError(f"{args.clean}: the tables and the pixels are of different runs; run 'dvc repro'")
+    stats = files.read_json(args.metrics / "stats.json", "stats")
+    return Inputs(store, table[attributes].to_numpy(float), attributes, parts, stats)
+
+
+def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
+    mean, std = backbones.mean_and_std(backbone)
+    kept = settings.train.center_crop
+    return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.resolution, kept, tuple(mean), tuple(std))
+
+
+def opening(network: models.Tagger, settings: Any, device: torch.device) -> str:
+    """What trains and what is frozen, as a table."""
+    lines = [f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"]
+    rows = models.parameter_table(network)
+    lines += [f"  {name:<9} {count:>11,} parameters  {'trains' if on else 'frozen'}" for name, count, on in rows]
+    trained = sum(count for _, count, on in rows if on)
+    lines.append(f"  {trained:,} of {sum(count for _, count, _ in rows):,} parameters train")
+    return "\n".join(lines)
+
+
+def fit_fold(
+    network: models.Tagger, inputs: Inputs, how: Preprocessing, settings: Any, fold: int, device: torch.device
+) -> tuple[training.Fit, np.ndarray]:
+    """Train one network on the training rows of `fold`; returns the fit and its pos_weight."""
+    roles = splits.roles(inputs.parts, settings.folds, fold)
+    train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
+    pos_weight = np.array([inputs.stats["models"][fold]["pos_weight"][name] for name in inputs.attributes])
+    seed = seed_for(settings.seed, "fit", fold)
+    pictures = augment.TrainingPictures(inputs.store, train_rows, inputs.targets, how, settings.augment, seed)
+    size = settings.train.batch_size
+
+    def evaluate(trained: models.Tagger) -> dict[str, float]:
+        logits = inference.logits(trained, inputs.store, val_rows, how, device)
+        targets = inputs.targets[val_rows]
+        val_loss = metrics.mean_loss(logits, targets, pos_weight)
+        return {"val_loss": val_loss, "val_ap": metrics.macro(metrics.average_precision(targets, logits))}
+
+    title = f"fold {fold + 1} of {settings.folds}: " if settings.folds > 1 else ""
+    constant = constant_loss(inputs, settings, fold, "val")
+    print(
+        f"{title}{len(train_rows)} training and {len(val_rows)} validation images; constant: val loss {constant:.4f}", flush=True
+    )
+    recipe = training.Recipe(
+        settings.lr,
+        settings.train.lr_decay,
+        settings.weight_decay,
+        settings.train.warmup,
+        settings.epochs,
+        settings.train.patience,
+    )
+    result = training.fit(
+        network.to(device, memory_format=torch.channels_last),
+        lambda epoch: pictures.batches(epoch, size, settings.train.workers),
+        augment.n_batches(len(pictures), size),
+        evaluate,
+        pos_weight,
+        recipe,
+        device,
+        lambda row: print(progress(row, len(train_rows), settings.epochs), flush=True),
+        lambda epoch: seed_for(seed, "dropout", epoch),
+    )
+    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}", flush=True)
+    return result, pos_weight
+
+
+def constant_loss(inputs: Inputs, settings: Any, fold: int, role: str) -> float:
+    """Weighted loss, on the rows of `role`, of the best constant by the training rows of `fold`."""
+    of_model = inputs.stats["models"][fold]
+    weight = np.array([of_model["pos_weight"][name] for name in inputs.attributes])
+    rate = np.array([of_model["base_rate"].get(name, 0.5) for name in inputs.attributes])
+    rows = splits.roles(inputs.parts, settings.folds, fold) == role
+    constant = np.broadcast_to(loss.best_constant(rate, weight), inputs.targets[rows].shape)
+    return metrics.mean_loss(constant, inputs.targets[rows], weight)
+
+
+def progress(row: dict[str, Any], n_images: int, epochs: int) -> str:
+    mark = "  best so far" if row["better"] else ""
+    speed = n_images / max(row["seconds"], 1e-9)
+    scores = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  val AP {row['val_ap']:.3f}"
+    return f"  epoch {row['epoch']:>2}/{epochs}  {scores}  {speed:5.1f} images/s{mark}"
+
+
+def write_outputs(
+    args: argparse.Namespace,
+    settings: Any,
+    inputs: Inputs,
+    how: Preprocessing,
+    fits: list[training.Fit],
+    members: list[models.Member],
+) -> None:
+    iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
+    epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
+    constants = [constant_loss(inputs, settings, fold, "val") for fold in range(settings.folds)]
+    kept = [fit.epochs[fit.epoch - 1] for fit in fits]
+    figures = {
+        "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
+        "best_epoch": float(np.mean([fit.epoch for fit in fits])),
+        "val_loss": float(np.mean([fit.val_loss for fit in fits])),
+        "val_loss_constant": float(np.mean(constants)),
+        "val_ap": metrics.macro(np.array([row["val_ap"] for row in kept])),
+    }
+    used = {key: plain(attrgetter(key)(settings)) for key in READS}
+    saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
+    models.save(args.model, saved)
+    files.write_table(args.metrics / "iterations.csv", iterations.round(6))
+    files.write_table(args.metrics / "epochs.csv", epochs.round(6))
+    plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"])
+    files.write_json(args.metrics / "train.json", {k: v for k, v in figures.items() if not np.isnan(v)})
+
+
+def plain(value: Any) -> Any:
+    """Settings as plain dictionaries and lists, which load with `weights_only=True`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in asdict(value).items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+if __name__ == "__main__":
+    run_stage(main)

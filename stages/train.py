@@ -87,7 +87,7 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
 def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
     mean, std = backbones.mean_and_std(backbone)
     kept = settings.train.center_crop
-    return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.resolution, kept, tuple(mean), tuple(std))
+    return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.resolution, kept, mean, std)
 
 
 def opening(network: models.Tagger, settings: Any, device: torch.device) -> str:
@@ -131,7 +131,7 @@ def fit_fold(
         settings.train.patience,
     )
     result = training.fit(
-        network.to(device, memory_format=torch.channels_last),
+        network.to(device).to(memory_format=torch.channels_last),
         lambda epoch: pictures.batches(epoch, size, settings.train.workers),
         augment.n_batches(len(pictures), size),
         evaluate,

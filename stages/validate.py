@@ -54,21 +54,20 @@ def main() -> None:
     facts: list[dict[str, object]] = []
     pictures = decoding.in_order(partial(picture, args.images, frame, earlier), table["image"])
     stored = usable_pictures(pictures, table, present, args, found, kept, facts)
-    pixels.write(args.out / "pixels.npy", stored, settings.side)
-
-    table = table.iloc[kept].reset_index(drop=True)
-    found += one_class_faults(table, read.attributes, str(args.labels))
-    summary = report.Validation(args.labels, read, table, found, settings.max_rejected)
-    files.write_table(args.out / "rejects.csv", faults.table(found))
-    if summary.verdict:  # nothing to train on, or too much set aside
-        raise UserError(f"{summary.verdict}\n{summary.text()}\n  every fault: {args.out / 'rejects.csv'}")
-    described = pd.DataFrame(facts)
-    linked = write_duplicates(args, described, table[read.attributes].to_numpy(float), read.attributes, settings)
+    # The new store takes its name only once the verdict is good: a run that fails leaves the earlier one.
+    with files.replacing(args.out / "pixels.npy") as store:
+        pixels.write(store, stored, settings.side)
+        table = table.iloc[kept].reset_index(drop=True)
+        found += one_class_faults(table, read.attributes, str(args.labels))
+        summary = report.Validation(args.labels, read, table, found, settings.max_rejected)
+        files.write_table(args.out / "rejects.csv", faults.table(found))
+        if summary.verdict:
+            raise UserError(f"{summary.verdict}\n{summary.text()}\n  every fault: {args.out / 'rejects.csv'}")
+        groups = write_duplicates(args, store, pd.DataFrame(facts), table[read.attributes], settings.duplicate_distance)
     files.write_table(args.out / "labels.csv", table.drop(columns="line").astype(dict.fromkeys(read.attributes, "Int8")))
-    described["group"] = duplicates.groups(len(table), linked)
-    files.write_table(args.out / "images.csv", described[IMAGE_COLUMNS])
-    files.write_json(args.metrics / "validation.json", summary.figures(described["group"].to_numpy()))
-    print(summary.text(described["group"].to_numpy()))
+    files.write_table(args.out / "images.csv", pd.DataFrame(facts).assign(group=groups)[IMAGE_COLUMNS])
+    files.write_json(args.metrics / "validation.json", summary.figures(groups))
+    print(summary.text(groups))
 
 
 def arguments() -> argparse.Namespace:
@@ -163,7 +162,8 @@ def usable_pictures(
             message = f"'{faults.shown(name)}': {result.fault.reason}{hint}: row set aside"
             found.append(Fault(result.fault.kind, *place, message))
             continue
-        assert result.pixels is not None and result.facts is not None
+        assert result.pixels is not None
+        assert result.facts is not None
         if result.facts["animated"]:
             found.append(Fault("animated", *place, f"'{faults.shown(name)}' is animated: its first frame is used"))
         kept.append(row)
@@ -183,23 +183,18 @@ def one_class_faults(table: pd.DataFrame, attributes: list[str], labels_file: st
 
 
 def write_duplicates(
-    args: argparse.Namespace,
-    described: pd.DataFrame,
-    targets: np.ndarray,
-    attributes: list[str],
-    settings: params.Validate,
+    args: argparse.Namespace, store_file: Path, described: pd.DataFrame, table: pd.DataFrame, distance: int
 ) -> np.ndarray:
-    """Find near-duplicate pairs, write how well their labels agree and a contact sheet; return the pairs."""
-    store = pixels.read(args.out / "pixels.npy")
+    """Find near-duplicates, write how well their labels agree and a contact sheet; return the group of every row."""
+    store = pixels.read(store_file)
     hashes = [[int(h, 16) for h in row] for row in described[["hash", "mirrored_hash"]].to_numpy()]
-    signatures = np.array(hashes, dtype=np.uint64).reshape(-1, 2)
-    linked = duplicates.pairs(store, signatures, list(described["sha256"]), settings.duplicate_distance)
-    both, agree, expected = duplicates.agreement(targets, linked)
-    columns = {"attribute": attributes, "pairs": both, "agree": agree, "expected_by_chance": expected.round(2)}
+    linked = duplicates.pairs(store, np.array(hashes, dtype=np.uint64), list(described["sha256"]), distance)
+    both, agree, expected = duplicates.agreement(table.to_numpy(float), linked)
+    columns = {"attribute": list(table), "pairs": both, "agree": agree, "expected_by_chance": expected.round(2)}
     files.write_table(args.metrics / "duplicates.csv", pd.DataFrame(columns))
     groups = duplicates.groups(len(store), linked)
     report.duplicates_sheet(args.metrics / "duplicates.png", store, groups, list(described["image"]))
-    return linked
+    return groups
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class TrainingPictures(Dataset):
         order = torch.Generator().manual_seed(seed_for(self.seed, "order", epoch))
         shuffled = torch.randperm(len(self), generator=order).tolist()
         bounds = [size * index for index in range(n_batches(len(self), size))] + [len(self)]
-        chosen = [shuffled[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        chosen = [shuffled[start:end] for start, end in pairwise(bounds)]
         yield from DataLoader(self, batch_sampler=chosen, num_workers=workers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,21 +61,19 @@ def levels(backbone: nn.Module) -> dict[str, int] | None:
     has the same stride. What follows the last stage counts as layer4. None where neither can be found.
     """
     units = _units(backbone)
-    # Kept by timm as an object or, in a few models, as a plain list.
     info = getattr(backbone, "feature_info", None) or []
-    ends = {feature["reduction"]: _last_unit(units, feature["module"]) for feature in info}
+    found = {feature["reduction"]: _last_unit(units, feature["module"]) for feature in info}
+    ends = {stride: end for stride, end in found.items() if end is not None}
     blocks = [index for index, unit in enumerate(units) if re.match(r"(blocks|layers|stages)\.\d+$", unit)]
-    if all(ends.get(stride) is not None for stride in STRIDES):
-        top = units[ends[4]].split(".")[0]  # type: ignore[index]
-        stem_end = ends.get(2)
-        if stem_end is None:
-            stem_end = next(index for index, unit in enumerate(units) if unit.split(".")[0] == top) - 1
-        bounds = [stem_end, ends[4], ends[8], ends[16]]
+    if all(stride in ends for stride in STRIDES):
+        top = units[ends[4]].split(".")[0]
+        before_top = next(index for index, unit in enumerate(units) if unit.split(".")[0] == top) - 1
+        bounds = [ends.get(2, before_top), ends[4], ends[8], ends[16]]
     elif len(blocks) >= 4 and len(ends) <= 1:
-        bounds = [blocks[0] - 1] + [blocks[len(blocks) * quarter // 4] - 1 for quarter in (1, 2, 3)]
+        bounds = [blocks[len(blocks) * quarter // 4] - 1 for quarter in range(4)]
     else:
         return None
-    return {unit: sum(index > bound for bound in bounds) for index, unit in enumerate(units)}  # type: ignore[operator]
+    return {unit: sum(index > bound for bound in bounds) for index, unit in enumerate(units)}
 
 
 def level_of(parameter: str, unit_levels: dict[str, int]) -> int:
@@ -87,10 +86,10 @@ def level_of(parameter: str, unit_levels: dict[str, int]) -> int:
     return 0
 
 
-def mean_and_std(backbone: nn.Module) -> tuple[list[float], list[float]]:
+def mean_and_std(backbone: nn.Module) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Channel means and deviations the weights were trained with, for pixel values from 0 to 1."""
     config = backbone.pretrained_cfg
-    return list(config["mean"]), list(config["std"])  # type: ignore[index]
+    return tuple(config["mean"]), tuple(config["std"])  # type: ignore[index, return-value]
 
 
 def _built(name: str, resolution: int, pretrained: bool) -> nn.Module:
@@ -104,6 +103,8 @@ def _built(name: str, resolution: int, pretrained: bool) -> nn.Module:
 
 
 def _downloaded(name: str, resolution: int) -> nn.Module:
+    print(f"weights of {name}: from the local cache, or fetched once (without network this gives up after a minute)", flush=True)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would bury the one message that counts
     try:
         return _built(name, resolution, pretrained=True)
     except UserError:

@@ -24,7 +24,8 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow warns of odd metadata, which does not matter here. Set once: the context manager is not thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .gif .webp .bmp .tif .tiff .ppm .pgm .pbm .avif .jp2 .tga .ico".split())
+COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = frozenset((*COMMON_SUFFIXES, ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico"))
 WHITE = (255, 255, 255)
 SAMPLING = Image.Resampling.BILINEAR  # with anti-aliasing, as torchvision's reference transforms
 ORIENTATION_TAG = 0x0112

@@ -32,7 +32,7 @@ class Tagger(nn.Module):
     def __init__(self, backbone: nn.Module, n_attributes: int, hidden: int, dropout: Sequence[float]) -> None:
         super().__init__()
         self.backbone = backbone
-        features = int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+        features = int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
         layers: list[nn.Module] = [nn.Dropout(dropout[0])]
         if hidden:
             layers += [nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout[1])]

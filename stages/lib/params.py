@@ -25,13 +25,13 @@ def setting(**limits: Any) -> Any:
     return field(metadata=limits)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Data:
     images: str
     labels: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Validate:
     max_rejected: float = setting(at_least=0, at_most=1)
     side: int = setting(at_least=32, at_most=2048)
@@ -41,7 +41,7 @@ class Validate:
     duplicate_distance: int = setting(at_least=0, at_most=64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stats:
     val: float = setting(above=0, below=1)
     test: float = setting(above=0, below=1)
@@ -50,7 +50,7 @@ class Stats:
     pos_weight_max: float = setting(above=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train:
     resolution: int = setting(at_least=32, at_most=1024)
     center_crop: float = setting(above=0, at_most=1)
@@ -63,7 +63,7 @@ class Train:
     workers: int = setting(at_least=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Augment:
     crop_scale: tuple[float, float] = setting(above=0, at_most=1)
     horizontal_flip: float = setting(at_least=0, at_most=1)
@@ -77,20 +77,20 @@ class Augment:
     erasing: float = setting(at_least=0, at_most=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     threshold: str = setting(one_of=("f1", "fixed"))
     fixed_threshold: float = setting(above=0, below=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predict:
     images: str
     batch_size: int = setting(at_least=1)
     workers: int = setting(at_least=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting there is; params.yaml holds all of them, and nothing else."""
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.lib import format as npy
 
 from stages.lib.errors import UserError
-from stages.lib.files import replacing
 
 
 def write(path: Path, images: Iterable[np.ndarray], side: int) -> int:
@@ -19,7 +18,7 @@ def write(path: Path, images: Iterable[np.ndarray], side: int) -> int:
     written twice: NumPy leaves room in it for the first axis to grow.
     """
     count = 0
-    with replacing(path) as temporary, open(temporary, "wb") as opened:
+    with open(path, "wb") as opened:
         _write_header(opened, 0, side)
         for image in images:
             opened.write(np.ascontiguousarray(image, dtype=np.uint8).data)

@@ -15,7 +15,8 @@ from stages.lib import files
 from stages.lib.faults import Fault, shown
 from stages.lib.labels import Labels, negatives, positives
 
-THUMB, ACROSS, ROWS = 112, 8, 24  # the sheet: pixels of a thumbnail, thumbnails in a row, rows at most
+THUMB, GAP, LINE = 144, 6, 20  # the contact sheet, in pixels: thumbnail, gap beside it, line for its name
+ACROSS, ROWS = 8, 24  # thumbnails in a row and rows at most
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,16 @@ def duplicates_sheet(path: Path, store: np.ndarray, groups: np.ndarray, names: l
     """A contact sheet of near-duplicate groups: one group a row, largest first, at most 24 rows of 8."""
     sizes = np.bincount(groups)
     order = [group for group in np.argsort(-sizes, kind="stable") if sizes[group] > 1][:ROWS]
-    height = max(1, len(order)) * (THUMB + 16)
-    sheet = Image.new("RGB", (ACROSS * (THUMB + 4), height), "white")
+    across = min(ACROSS, max(2, sizes.max()))
+    sheet = Image.new("RGB", (across * (THUMB + GAP), max(1, len(order)) * (THUMB + LINE)), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=10)
+    font = ImageFont.load_default(size=11)
     if not order:
-        draw.text((8, 40), "no near-duplicates found", fill="black", font=font)
+        draw.text((12, THUMB // 2), "no near-duplicates found", fill="black", font=font)
     for row, group in enumerate(order):
-        for column, member in enumerate(np.flatnonzero(groups == group)[:ACROSS]):
-            corner = (column * (THUMB + 4), row * (THUMB + 16))
+        for column, member in enumerate(np.flatnonzero(groups == group)[:across]):
+            corner = (column * (THUMB + GAP), row * (THUMB + LINE))
             sheet.paste(Image.fromarray(np.array(store[member])).resize((THUMB, THUMB)), corner)
-            draw.text((corner[0], corner[1] + THUMB + 1), shown(names[member], 20), fill="black", font=font)
+            draw.text((corner[0], corner[1] + THUMB + 2), shown(names[member], 24), fill="black", font=font)
     with files.replacing(path) as temporary:
         sheet.save(temporary)

@@ -1,0 +1,352 @@
+"""Freezing, for every backbone and level, and the model file."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stages.lib import backbones, model, training
+from stages.lib.errors import UserError
+from stages.lib.params import FREEZE_LEVELS
+from stages.lib.preprocessing import Preprocessing
+
+BACKBONES = ("resnet50", "efficientnet_b0", "tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224")
+SIDE = 64
+SMALL = "test_resnet"  # timm's own for tests: 0.4 million parameters
+HOW = Preprocessing(32, "squash", 32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+RECIPE = training.Recipe(lr=0.01, lr_decay=1.0, weight_decay=0.0, warmup=0.0, epochs=1, patience=1)
+
+
+class NoStages(nn.Module):
+    """A backbone of one piece."""
+
+    num_features = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.body(pictures)).mean((2, 3))
+
+
+@cache
+def network_of(backbone: str) -> model.Tagger:
+    """One network per backbone: each test compares it with itself, so that it may go on from where another left it."""
+    torch.manual_seed(0)
+    return model.Tagger(backbones.create(backbone, "none", SIDE), 2, 8, (0.2, 0.2))
+
+
+def copy_of_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def two_steps(network: model.Tagger, side: int = SIDE, recipe: training.Recipe = RECIPE) -> None:
+    torch.manual_seed(1)
+    batches = [(torch.randn(3, 3, side, side), torch.tensor([[1.0, 0.0], [0.0, torch.nan], [1.0, 1.0]])) for _ in range(2)]
+    optimizer = torch.optim.AdamW(training.parameter_groups(network, recipe))
+    weight, device = torch.ones(2), torch.device("cpu")
+    training.train_one_epoch(network, batches, 2, optimizer, weight, recipe, device, 1, training.Fit())
+
+
+@pytest.mark.parametrize("freeze", FREEZE_LEVELS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_frozen_stays_bit_identical_and_the_rest_trains(backbone: str, freeze: str) -> None:
+    network = network_of(backbone)
+    network.freeze(freeze)
+    before = copy_of_state(network)
+    two_steps(network)
+    after = network.state_dict()
+    first = FREEZE_LEVELS.index(freeze)
+    parameters = dict(network.named_parameters())
+    frozen = [name for name in before if network.level(name) < first]
+    assert [name for name in frozen if not torch.equal(before[name], after[name])] == []
+    trained = [name for name in before if network.level(name) >= first]
+    assert [name for name in trained if name in parameters and torch.equal(before[name], after[name])] == []
+    # BatchNorm of trained stages goes on learning its statistics.
+    statistics = [name for name in trained if name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert [name for name in statistics if torch.equal(before[name], after[name])] == []
+    if freeze != "none":
+        assert frozen
+    assert any(name.startswith("head.") for name in trained)
+
+
+@pytest.mark.parametrize("freeze", FREEZE_LEVELS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_parameter_table_counts_every_parameter_once(backbone: str, freeze: str) -> None:
+    network = network_of(backbone)
+    network.freeze(freeze)
+    table = model.parameter_table(network)
+    assert [name for name, _, _ in table] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    assert sum(count for _, count, _ in table) == sum(p.numel() for p in network.parameters())
+    assert sum(count for _, count, on in table if on) == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert all(count > 0 for _, count, _ in table)
+    assert [on for _, _, on in table] == [index >= FREEZE_LEVELS.index(freeze) for index in range(6)]
+
+
+def test_resnet50_levels_hold_what_the_paper_says() -> None:
+    """Parameters of the reference's backbone: conv1 and bn1, the four stages, and the head of this test."""
+    counts = {name: count for name, count, _ in model.parameter_table(network_of("resnet50"))}
+    assert counts == {
+        "stem": 9_536,
+        "layer1": 215_808,
+        "layer2": 1_219_584,
+        "layer3": 7_098_368,
+        "layer4": 14_964_736,
+        "head": 2048 * 8 + 8 + 8 * 2 + 2,
+    }
+
+
+def test_frozen_parts_get_no_gradient_and_are_in_eval_mode() -> None:
+    network = network_of("tf_efficientnet_lite0")
+    network.freeze("layer3")
+    network.zero_grad(set_to_none=True)
+    network.eval()
+    network.train()
+    network(torch.randn(2, 3, SIDE, SIDE)).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == (network.level(name) < 3), name
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.training == (network.level(name) >= 3), name
+    assert network.head[0].training  # dropout of the head
+
+
+def test_eval_reaches_every_module_and_none_thaws_everything() -> None:
+    network = network_of("tf_efficientnet_lite0")
+    network.freeze("all")
+    network.eval()
+    assert not any(module.training for module in network.modules())
+    network.freeze("none")
+    network.train()
+    assert all(module.training for module in network.modules())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_frozen_outputs_are_the_same_in_train_and_eval_mode() -> None:
+    network = network_of("tf_efficientnet_lite0")
+    network.freeze("all")
+    pictures = torch.randn(3, 3, SIDE, SIDE)
+    with torch.no_grad():
+        assert torch.equal(network.train().backbone(pictures), network.eval().backbone(pictures))
+
+
+def test_an_unknown_level_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="layer9"):
+        network_of("tf_efficientnet_lite0").freeze("layer9")
+
+
+@pytest.mark.parametrize("backbone", [NoStages(), backbones.bare("efficientvit_m0", SIDE)], ids=["made", "timm"])
+@pytest.mark.parametrize("freeze", FREEZE_LEVELS)
+def test_a_model_without_stages_takes_none_and_all_only(backbone: nn.Module, freeze: str) -> None:
+    network = model.Tagger(deepcopy(backbone), 2, 0, (0.0, 0.0))
+    if freeze.startswith("layer"):
+        with pytest.raises(UserError, match=rf"no four stages that {freeze} could name; valid for it: none, all"):
+            network.freeze(freeze)
+        return
+    network.freeze(freeze)
+    before = copy_of_state(network)
+    two_steps(network)
+    same = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, before[name])}
+    in_backbone = {name for name in before if name.startswith("backbone.")}
+    assert same == (in_backbone if freeze == "all" else set())
+    body, head = model.parameter_table(network)
+    assert body[:2] == ("backbone", sum(p.numel() for p in network.backbone.parameters()))
+    assert head[:2] == ("head", sum(p.numel() for p in network.head.parameters()))
+    assert (body[2], head[2]) == (freeze == "none", True)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "kinds"), [(8, ["Dropout", "Linear", "ReLU", "Dropout", "Linear"]), (0, ["Dropout", "Linear"])]
+)
+def test_the_head_is_the_references_or_linear(hidden: int, kinds: list[str]) -> None:
+    network = model.Tagger(NoStages(), 3, hidden, (0.65, 0.4))
+    assert [type(layer).__name__ for layer in network.head] == kinds
+    assert [layer.p for layer in network.head if isinstance(layer, nn.Dropout)] == ([0.65, 0.4] if hidden else [0.65])
+    assert network(torch.randn(5, 3, 16, 16)).shape == (5, 3)
+
+
+def trained(backbone: str = SMALL, freeze: str = "none", seed: int = 0) -> model.Tagger:
+    """A network whose BatchNorm statistics and head are not those of its start."""
+    torch.manual_seed(seed)
+    how_large = SIDE if backbone.startswith("vit") else HOW.resolution
+    network = model.Tagger(backbones.create(backbone, "none", how_large), 2, 8, (0.2, 0.2))
+    network.freeze(freeze)
+    two_steps(network, how_large)
+    return network
+
+
+def saved_of(networks: list[model.Tagger], backbone: str = SMALL, resolution: int = 32) -> model.Saved:
+    members = [
+        model.Member(copy_of_state(network), [1.5, 0.25], epoch, 0.5 + epoch) for epoch, network in enumerate(networks, start=1)
+    ]
+    how = Preprocessing(32, "squash", resolution, 0.875, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    settings = {"freeze": "none", "train": {"hidden": 8}, "dropout": [0.2, 0.2]}
+    return model.Saved(backbone, ["striped", "long sleeve"], 8, [0.2, 0.2], how, settings, members)
+
+
+@pytest.mark.parametrize(("backbone", "resolution"), [(SMALL, 32), ("vit_tiny_patch16_224", 64)])
+def test_a_saved_model_gives_the_same_logits_bit_for_bit(tmp_path: Path, backbone: str, resolution: int) -> None:
+    network = trained(backbone)
+    saved = saved_of([network], backbone, resolution)
+    model.save(tmp_path / "models" / "model.pth", saved)
+    loaded = model.load(tmp_path / "models" / "model.pth")
+    for part in ("backbone", "attributes", "hidden", "dropout", "preprocessing", "settings"):
+        assert getattr(loaded, part) == getattr(saved, part)
+    assert (loaded.members[0].epoch, loaded.members[0].val_loss) == (1, 1.5)
+    np.testing.assert_array_equal(loaded.log_pos_weight(0), np.log([1.5, 0.25]))
+    pictures = torch.randn(4, 3, resolution, resolution).to(memory_format=torch.channels_last)
+    again = loaded.networks()[0]
+    assert not any(module.training for module in again.modules())
+    with torch.inference_mode():
+        expected = network.eval().to(memory_format=torch.channels_last)(pictures)
+        assert torch.equal(again(pictures), expected)
+
+
+def test_the_file_holds_plain_values_and_tensors_only(tmp_path: Path) -> None:
+    model.save(tmp_path / "model.pth", saved_of([trained()]))
+    content = torch.load(tmp_path / "model.pth", weights_only=True)
+    assert content["format"] == model.FORMAT
+    assert content["attributes"] == ["striped", "long sleeve"]
+    assert content["preprocessing"]["resolution"] == 32
+    assert os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_members_share_their_frozen_tensors_on_disk(tmp_path: Path) -> None:
+    networks = [trained(freeze="all", seed=0)]
+    for seed in (1, 2):  # the same backbone under another head
+        network = deepcopy(networks[0])
+        torch.manual_seed(seed)
+        nn.init.normal_(network.head[1].weight)
+        networks.append(network)
+    model.save(tmp_path / "one.pth", saved_of(networks[:1]))
+    model.save(tmp_path / "three.pth", saved_of(networks))
+    one, three = ((tmp_path / name).stat().st_size for name in ("one.pth", "three.pth"))
+    # A head has 512 * 8 numbers of four bytes; names and list take some kilobytes per member.
+    assert three < 1.1 * one + 2 * (512 * 8 * 4)
+    pictures = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for network, again in zip(networks, model.load(tmp_path / "three.pth").networks(), strict=True):
+            assert torch.equal(again(pictures), network.eval().to(memory_format=torch.channels_last)(pictures))
+
+
+def test_members_that_differ_are_kept_apart(tmp_path: Path) -> None:
+    networks = [trained(seed=seed) for seed in (0, 1)]
+    model.save(tmp_path / "model.pth", saved_of(networks))
+    loaded = model.load(tmp_path / "model.pth")
+    for network, member in zip(networks, loaded.members, strict=True):
+        assert all(torch.equal(member.state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_a_failed_save_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"earlier")
+
+    def full(content: object, where: Path) -> None:
+        where.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(path, saved_of([trained()]))
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_a_missing_model_names_the_stage_that_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.pth is missing; the train stage writes it: run 'dvc repro train'"):
+        model.load(tmp_path / "model.pth")
+
+
+# Each ends otherwise in PyTorch's unpickler: EOFError without a text, UnpicklingError, IndexError, UnicodeDecodeError.
+DAMAGED = {
+    "empty": b"",
+    "text": b"hello\n",
+    "html": b"<!DOCTYPE html><html></html>",
+    "bytes": bytes(range(256)),
+    "stack": b"\x80\x02.",
+    "not utf-8": b"\x80\x02X\x01\x00\x00\x00\xff.",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_file_that_is_no_model(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"model .*model\.pth is damaged or no model file"):
+        model.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+def test_a_cut_off_model(tmp_path: Path, share: float) -> None:
+    model.save(tmp_path / "model.pth", saved_of([trained()]))
+    whole = (tmp_path / "model.pth").read_bytes()
+    (tmp_path / "model.pth").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match="is damaged or no model file"):
+        model.load(tmp_path / "model.pth")
+
+
+def test_a_model_with_damaged_bytes_in_its_list_of_contents(tmp_path: Path) -> None:
+    model.save(tmp_path / "model.pth", saved_of([trained()]))
+    whole = (tmp_path / "model.pth").read_bytes()
+    (tmp_path / "model.pth").write_bytes(whole.replace(b"long sleeve", b"long\xff\xfe\xfdleeve", 1))
+    with pytest.raises(UserError, match="is damaged or no model file"):
+        model.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("content", [{}, {"format": "other"}, [1, 2], torch.zeros(2), {"conv1.weight": torch.zeros(2)}, "text"])
+def test_a_file_of_another_program(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"model .*model\.pth"):
+        model.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("part", ["backbone", "attributes", "preprocessing", "members"])
+def test_a_model_that_lacks_a_part(tmp_path: Path, part: str) -> None:
+    model.save(tmp_path / "model.pth", saved_of([trained()]))
+    content = torch.load(tmp_path / "model.pth", weights_only=True)
+    del content[part]
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=f"lacks a part: '{part}'"):
+        model.load(tmp_path / "model.pth")
+
+
+def test_a_member_that_lacks_a_part(tmp_path: Path) -> None:
+    model.save(tmp_path / "model.pth", saved_of([trained()]))
+    content = torch.load(tmp_path / "model.pth", weights_only=True)
+    del content["members"][0]["pos_weight"]
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"lacks a part: .*pos_weight"):
+        model.load(tmp_path / "model.pth")
+
+
+def test_weights_of_another_backbone_do_not_fit(tmp_path: Path) -> None:
+    saved = saved_of([trained()])
+    saved.backbone = "mobilenetv3_small_050"
+    model.save(tmp_path / "model.pth", saved)
+    with pytest.raises(UserError, match="weights do not fit mobilenetv3_small_050"):
+        model.load(tmp_path / "model.pth").networks()
+
+
+class Executes:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_model_file_is_not_executed(tmp_path: Path) -> None:
+    torch.save({"format": model.FORMAT, "members": Executes(tmp_path / "executed")}, tmp_path / "model.pth")
+    with pytest.raises(UserError, match="is damaged or no model file"):
+        model.load(tmp_path / "model.pth")
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,91 @@
+"""dvc.yaml says what the code does: deps are the files a stage imports, params are the keys it reads."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+
+from stages.lib import params
+
+ROOT = Path(__file__).parents[1]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = ["validate", "stats", "train", "evaluate", "predict"]
+
+
+def imported(module: str, seen: set[str]) -> set[str]:
+    """Files of this project that `module` imports, directly or not, wherever the import statement stands."""
+    path = module.replace(".", "/") + ".py"
+    if path in seen or not (ROOT / path).is_file():
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                imported(alias.name, seen)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported(node.module, seen)
+            for alias in node.names:
+                imported(f"{node.module}.{alias.name}", seen)
+    return seen
+
+
+def test_five_stages_in_order():
+    assert list(PIPELINE["stages"]) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_imports(stage: str):
+    declared = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.endswith(".py")}
+    assert declared == imported(f"stages.{stage}", set())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_the_keys_read(stage: str):
+    assert set(PIPELINE["stages"][stage]["params"]) == set(importlib.import_module(f"stages.{stage}").READS)
+
+
+def keys(kind: Any, prefix: str = "") -> set[str]:
+    hints = get_type_hints(kind)
+    found: set[str] = set()
+    for item in fields(kind):
+        inner = hints[item.name]
+        found |= keys(inner, f"{prefix}{item.name}.") if is_dataclass(inner) else {prefix + item.name}
+    return found
+
+
+def test_every_setting_is_read_by_a_stage():
+    read = {key for stage in PIPELINE["stages"].values() for key in stage["params"]}
+    read |= {"data.images", "data.labels", "predict.images"}  # through the commands
+    unread = {key for key in keys(params.Settings) if key not in read and key.split(".")[0] not in read}
+    assert not unread
+
+
+def test_every_setting_has_a_comment():
+    text = (ROOT / "params.yaml").read_text().splitlines()
+    bare = [
+        line for line in text if ":" in line and not line.startswith("#") and not line.rstrip().endswith(":") and "#" not in line
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_survive_a_failed_run(stage: str):
+    """Without `persist` DVC would delete the last good outputs before the stage has checked anything."""
+    written = PIPELINE["stages"][stage].get("outs", []) + PIPELINE["stages"][stage].get("metrics", [])
+    assert written
+    assert all(options["persist"] for out in written for options in out.values())
+
+
+def test_plots_name_declared_outputs():
+    outs = {path for stage in PIPELINE["stages"].values() for out in stage.get("outs", []) for path in out}
+    for plot in PIPELINE["plots"]:
+        if isinstance(plot, str):
+            assert plot in outs
+        else:
+            assert set(next(iter(plot.values()))["y"]) <= outs

@@ -1,0 +1,298 @@
+"""validate as a user runs it: one of every fault, the verdict, the second run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from stages.lib.faults import EFFECTS
+
+
+class Folder:
+    """A folder of ten good pictures that a test damages, and the stage run on it."""
+
+    def __init__(self, base: Path, picture: Callable[..., Image.Image], run: Callable, settings: Callable) -> None:
+        self.base, self.picture, self._run, self._settings = base, picture, run, settings
+        self.images = base / "images"
+        self.images.mkdir(parents=True)
+        self.rows = []
+        for index in range(10):
+            picture(index).save(self.images / f"{index}.jpg", quality=92)
+            self.rows.append(f"{index}.jpg {index % 2} {int(index > 4)}")
+
+    def run(self, changes: dict[str, object] | None = None, labels: str = "labels.txt"):
+        if labels == "labels.txt":
+            (self.base / labels).write_text("image a b\n" + "\n".join(self.rows) + "\n")
+        changes = {"validate.side": 64, "validate.max_rejected": 0.5} | (changes or {})
+        out = self.base / "clean", self.base / "metrics"
+        where = ("--images", self.images, "--labels", self.base / labels, "--out", out[0], "--metrics", out[1])
+        return self._run("validate", *where, "--params", self._settings(changes))
+
+    def rejects(self) -> pd.DataFrame:
+        return pd.read_csv(self.base / "clean/rejects.csv", keep_default_na=False, dtype={"value": str})
+
+    def fault(self, kind: str) -> pd.Series:
+        found = self.rejects()
+        (row,) = [row for _, row in found.iterrows() if row["kind"] == kind]
+        return row
+
+    def clean(self) -> pd.DataFrame:
+        return pd.read_csv(self.base / "clean/labels.csv", dtype={"image": str})
+
+    def outputs(self) -> dict[str, bytes]:
+        places = sorted((self.base / "clean").iterdir()) + sorted((self.base / "metrics").iterdir())
+        return {place.name: place.read_bytes() for place in places}
+
+
+@pytest.fixture
+def folder(tmp_path, picture, run_stage, settings_file) -> Folder:
+    return Folder(tmp_path / "data", picture, run_stage, settings_file)
+
+
+def plant_missing(f: Folder):
+    f.rows.append("10.jpg 1 0")
+
+
+def plant_dangling(f: Folder):
+    os.symlink("/nowhere/at/all.jpg", f.images / "link.jpg")
+    f.rows.append("link.jpg 1 0")
+
+
+def plant_outside(f: Folder):
+    f.picture(50).save(f.base / "secret.jpg")
+    f.rows.append("../secret.jpg 1 0")
+
+
+def plant_empty(f: Folder):
+    (f.images / "zero.jpg").touch()
+    f.rows.append("zero.jpg 1 0")
+
+
+def plant_html(f: Folder):
+    (f.images / "page.png").write_text("<!DOCTYPE html><html>404</html>")
+    f.rows.append("page.png 1 0")
+
+
+def plant_truncated(f: Folder):
+    (f.images / "cut.jpg").write_bytes((f.images / "0.jpg").read_bytes()[:900])
+    f.rows.append("cut.jpg 1 0")
+
+
+def plant_unreadable(f: Folder):
+    (f.images / "loop.jpg").symlink_to("loop.jpg")
+    f.rows.append("loop.jpg 1 0")
+
+
+def plant_bomb(f: Folder):
+    Image.new("1", (9000, 9000)).save(f.images / "bomb.png")
+    f.rows.append("bomb.png 1 0")
+
+
+def plant_ribbon(f: Folder):
+    Image.new("RGB", (900, 20)).save(f.images / "ribbon.png")
+    f.rows.append("ribbon.png 1 0")
+
+
+def plant_columns(f: Folder):
+    f.rows.append("3.jpg 1 0 1")
+
+
+def plant_token(f: Folder):
+    f.rows[3] = "3.jpg 1 0mobilenet"
+
+
+def plant_conflict(f: Folder):
+    f.rows.append("3.jpg 0 0")
+
+
+def plant_repeat(f: Folder):
+    f.rows.append(f.rows[3])
+
+
+def plant_unknown(f: Folder):
+    f.picture(60).save(f.images / "new.jpg")
+    f.rows.append("new.jpg NA NA")
+
+
+def plant_twins(f: Folder):
+    f.picture(61).save(f.images / "photo.jpg")
+    f.picture(62).save(f.images / "PHOTO.jpg")
+    f.rows += ["photo.jpg 1 1", "PHOTO.jpg 0 0"]
+
+
+def plant_animation(f: Folder):
+    frames = [f.picture(70), f.picture(71)]
+    frames[0].save(f.images / "moving.gif", save_all=True, append_images=frames[1:])
+    f.rows.append("moving.gif 1 0")
+
+
+def plant_unlabelled(f: Folder):
+    (f.images / "sub").mkdir()
+    f.picture(80).save(f.images / "sub" / "extra.jpg")
+
+
+# kind, how it is planted, the line that is named (the header is line 1), column, value, part of the message
+PLANTED = [
+    ("missing_image", plant_missing, 12, "", "10.jpg", "'10.jpg': no such file in the images folder: row set aside"),
+    ("dangling_link", plant_dangling, 12, "", "link.jpg", "symbolic link to '/nowhere/at/all.jpg', which does not exist"),
+    ("outside_folder", plant_outside, 12, "", "../secret.jpg", "'../secret.jpg' leads out of the images folder"),
+    ("empty_file", plant_empty, 12, "", "zero.jpg", "the file is empty (0 bytes)"),
+    ("not_an_image", plant_html, 12, "", "page.png", "not an image: it is an HTML page"),
+    ("damaged_image", plant_truncated, 12, "", "cut.jpg", "damaged or cut off: "),
+    ("unreadable_file", plant_unreadable, 12, "", "loop.jpg", "can't be reached"),
+    ("too_many_pixels", plant_bomb, 12, "", "bomb.png", "9000 x 9000 pixels, above the limit of 50 megapixels"),
+    ("extreme_aspect", plant_ribbon, 12, "", "ribbon.png", "900 x 20 pixels: longer than the limit of 20 to 1"),
+    ("wrong_columns", plant_columns, 12, "", "3.jpg 1 0 1", "4 columns where 3 are expected: row set aside"),
+    ("bad_token", plant_token, 5, "b", "0mobilenet", "'0mobilenet' is not 1, 0 or NA: taken as NA"),
+    ("conflicting_labels", plant_conflict, 12, "a", "1 and 0", "'3.jpg' stands in line 5 and again in line 12 with the other"),
+    ("repeated_row", plant_repeat, 12, "", "3.jpg", "'3.jpg' stands in line 5 and again in line 12: merged"),
+    ("no_known_label", plant_unknown, 12, "", "new.jpg", "'new.jpg' has no known label: nothing to learn from"),
+    ("case_twins", plant_twins, 13, "", "PHOTO.jpg", "'PHOTO.jpg' and 'photo.jpg' differ only in case"),
+    ("animated", plant_animation, 12, "", "moving.gif", "'moving.gif' is animated: its first frame is used"),
+    ("unlabelled_image", plant_unlabelled, 0, "", "", "'sub/extra.jpg' has no row in the labels file"),
+]
+
+
+@pytest.mark.parametrize(("kind", "plant", "line", "column", "value", "message"), PLANTED, ids=[row[0] for row in PLANTED])
+def test_fault_is_found_named_and_counted(folder, kind, plant, line, column, value, message):
+    plant(folder)
+    done = folder.run({"validate.max_megapixels": 50})
+    assert done.returncode == 0, done.stderr
+    fault = folder.fault(kind)
+    assert (fault["line"], fault["column"], fault["value"]) == (line, column, value)
+    assert message in fault["message"]
+    assert kind in done.stdout
+    assert message[:40] in done.stdout
+    figures = json.loads((folder.base / "metrics/validation.json").read_text())
+    assert figures["faults"] == {kind: 1}
+    assert figures["rejected"] == int(EFFECTS[kind] == "row")
+    assert len(folder.clean()) == figures["images"] == len(np.load(folder.base / "clean/pixels.npy"))
+
+
+def test_every_row_fault_is_planted_or_tested_elsewhere():
+    assert set(EFFECTS) - {row[0] for row in PLANTED} == {"one_class_only", "byte_order_mark"}
+
+
+def test_attribute_with_one_class_is_named(folder):
+    folder.rows = [row.rsplit(" ", 1)[0] + " 0" for row in folder.rows]
+    assert folder.run().returncode == 0
+    assert "attribute 'b' has 0 positives and 10 negatives" in folder.fault("one_class_only")["message"]
+
+
+def test_missing_image_whose_case_differs_is_explained(folder):
+    folder.rows[2] = folder.rows[2].replace("2.jpg", "2.JPG")
+    assert folder.run().returncode == 0
+    assert "(there is '2.jpg': the case differs)" in folder.fault("missing_image")["message"]
+
+
+def test_labels_as_csv(folder):
+    (folder.base / "l.csv").write_text("image,a,b\n0.jpg,1,\n1.jpg,0,1.0\n2.jpg,NA,0\n")
+    assert folder.run(labels="l.csv").returncode == 0
+    assert folder.clean().fillna(-1).to_numpy().tolist() == [["0.jpg", 1, -1], ["1.jpg", 0, 1], ["2.jpg", -1, 0]]
+
+
+def test_too_many_rejects_fail_with_the_summary_and_destroy_nothing(folder):
+    assert folder.run().returncode == 0
+    before = folder.outputs()
+    (folder.images / "3.jpg").write_bytes(b"")
+    done = folder.run({"validate.max_rejected": 0.05})
+    assert done.returncode == 1
+    assert "error: 1 of 10 rows are set aside (10.0%), above validate.max_rejected (5.0%)" in done.stderr
+    assert "line 5: '3.jpg': the file is empty (0 bytes)" in done.stderr
+    assert "Traceback" not in done.stderr
+    after = folder.outputs()
+    assert {name for name in after if after[name] != before.get(name)} == {"rejects.csv"}
+
+
+def test_nothing_usable(folder):
+    folder.rows = [f"{index}.jpg NA NA" for index in range(10)]
+    done = folder.run()
+    assert done.returncode == 1
+    assert "no row has both a usable image and a known label" in done.stderr
+
+
+def test_every_attribute_with_one_class(folder):
+    folder.rows = [f"{index}.jpg 1 0" for index in range(10)]
+    done = folder.run()
+    assert done.returncode == 1
+    assert "every attribute has one class only" in done.stderr
+
+
+def test_missing_images_folder(folder):
+    folder.images = folder.base / "none"
+    done = folder.run()
+    assert done.returncode == 1
+    assert "does not exist; set data.images" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_empty_images_folder(folder):
+    for path in folder.images.iterdir():
+        path.unlink()
+    done = folder.run({"validate.max_rejected": 1})
+    assert done.returncode == 1
+    assert "nothing to train on" in done.stderr
+
+
+def test_second_run_decodes_nothing_and_gives_the_same(folder, monkeypatch):
+    from stages import validate
+    from stages.lib import images
+
+    assert folder.run().returncode == 0
+    before = folder.outputs()
+    frame = images.Frame(64, "squash", 120, 20)
+    earlier = validate.Earlier(folder.base / "clean", validate.recipe(frame), frame)
+    monkeypatch.setattr(images, "open_square", lambda *_: pytest.fail("decoded again"))
+    reused = validate.picture(folder.images, frame, earlier, "4.jpg")
+    np.testing.assert_array_equal(reused.pixels, np.load(folder.base / "clean/pixels.npy")[4])
+    assert folder.run().returncode == 0
+    assert folder.outputs() == before
+
+
+def test_other_settings_or_changed_files_are_decoded_again(folder):
+    from stages import validate
+    from stages.lib import images
+
+    assert folder.run().returncode == 0
+    crop = images.Frame(64, "crop", 120, 20)
+    assert validate.Earlier(folder.base / "clean", validate.recipe(crop), crop).find(folder.images / "4.jpg") is None
+    folder.picture(90).save(folder.images / "4.jpg")
+    assert folder.run().returncode == 0
+    opened = images.open_square(folder.images / "4.jpg", images.Frame(64, "squash", 120, 20))
+    np.testing.assert_array_equal(np.load(folder.base / "clean/pixels.npy")[4], opened.pixels)
+
+
+def test_formula_like_and_control_characters_stay_text(folder):
+    folder.rows.append("\x1b[2J=cmd.jpg 1 0")
+    done = folder.run()
+    assert "\x1b" not in done.stdout
+    assert folder.fault("missing_image")["value"] == "\\x1b[2J=cmd.jpg"
+
+
+def test_figures_are_flat_numbers(folder):
+    buffer = io.BytesIO()
+    folder.picture(3).resize((48, 40)).save(buffer, "JPEG", quality=60)
+    (folder.images / "copy.jpg").write_bytes(buffer.getvalue())
+    folder.rows.append("copy.jpg 1 0")
+    assert folder.run().returncode == 0
+    figures = json.loads((folder.base / "metrics/validation.json").read_text())
+    assert figures | {"faults": {}} == {
+        "rows": 11,
+        "images": 11,
+        "rejected": 0,
+        "unknown_share": 0.0,
+        "duplicate_groups": 1,
+        "duplicate_images": 2,
+        "faults": {},
+    }
+    agreement = pd.read_csv(folder.base / "metrics/duplicates.csv")
+    assert agreement["pairs"].tolist() == [1, 1]
+    assert agreement["agree"].tolist() == [1, 1]

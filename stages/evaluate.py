@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.lib import decisions, files, inference, labels, loss, metrics, params, pixels, plots, splits
+from stages.lib import decisions, files, inference, labels, loss, memory, metrics, params, pixels, plots, splits
 from stages.lib import model as models
 from stages.lib.errors import UserError, run_stage
 
@@ -59,6 +59,7 @@ class Scored:
 
 def main() -> None:
     args = arguments()
+    memory.keep_freed()
     settings = params.load(args.params, READS)
     inputs = read_inputs(args, settings.folds)
     device = inference.device_of("auto")

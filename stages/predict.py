@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.lib import decisions, decoding, files, folder, images, inference, params
+from stages.lib import decisions, decoding, files, folder, images, inference, memory, params
 from stages.lib import model as models
 from stages.lib.errors import UserError, run_stage
 from stages.lib.faults import shown
@@ -53,6 +53,7 @@ class Predictor:
 
 def main() -> None:
     args = arguments()
+    memory.keep_freed()
     settings = params.load(args.params, READS)
     predictor = Predictor(args.model, args.decision, args.threshold)
     how = predictor.saved.preprocessing

@@ -21,7 +21,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.lib import augment, backbones, files, inference, labels, loss, metrics, params, pixels, plots, splits, training
+from stages.lib import (
+    augment,
+    backbones,
+    files,
+    inference,
+    labels,
+    loss,
+    memory,
+    metrics,
+    params,
+    pixels,
+    plots,
+    splits,
+    training,
+)
 from stages.lib import model as models
 from stages.lib.chance import seed_for
 from stages.lib.errors import UserError, run_stage
@@ -46,6 +60,7 @@ class Inputs:
 
 def main() -> None:
     args = arguments()
+    memory.keep_freed()
     settings = params.load(args.params, READS)
     device = inference.device_of(settings.train.device)
     inputs = read_inputs(args)

@@ -16,6 +16,9 @@ from safetensors.torch import save_file
 from stages.lib import backbones, images
 from stages.lib.errors import UserError
 
+# Small pictures gain nothing from a second thread, and lose much where another process computes too.
+torch.set_num_threads(1)
+
 SAMPLES = Path(__file__).parents[2] / "data" / "sample" / "unlabelled"
 
 # The first module of layer1 to layer4, from the papers' tables: the stages at strides 4, 8, 16 and 32.

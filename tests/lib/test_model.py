@@ -17,6 +17,9 @@ from stages.lib.errors import UserError
 from stages.lib.params import FREEZE_LEVELS
 from stages.lib.preprocessing import Preprocessing
 
+# Small pictures gain nothing from a second thread, and lose much where another process computes too.
+torch.set_num_threads(1)
+
 BACKBONES = ("resnet50", "efficientnet_b0", "tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224")
 SIDE = 64
 SMALL = "test_resnet"  # timm's own for tests: 0.4 million parameters
@@ -144,10 +147,10 @@ def test_an_unknown_level_is_a_programming_error() -> None:
         network_of("tf_efficientnet_lite0").freeze("layer9")
 
 
-@pytest.mark.parametrize("backbone", [NoStages(), backbones.bare("efficientvit_m0", SIDE)], ids=["made", "timm"])
 @pytest.mark.parametrize("freeze", FREEZE_LEVELS)
-def test_a_model_without_stages_takes_none_and_all_only(backbone: nn.Module, freeze: str) -> None:
-    network = model.Tagger(deepcopy(backbone), 2, 0, (0.0, 0.0))
+def test_a_model_without_stages_takes_none_and_all_only(freeze: str) -> None:
+    torch.manual_seed(0)
+    network = model.Tagger(NoStages(), 2, 0, (0.0, 0.0))
     if freeze.startswith("layer"):
         with pytest.raises(UserError, match=rf"no four stages that {freeze} could name; valid for it: none, all"):
             network.freeze(freeze)

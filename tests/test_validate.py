@@ -1,19 +1,42 @@
-"""validate as a user runs it: one of every fault, the verdict, the second run."""
+"""validate from its arguments to its files: one of every fault, the verdict, the second run.
+
+Most tests call `main` in this process, which saves a second per run; what a user sees is asserted on the command.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from stages import validate
+from stages.lib import files, images
+from stages.lib.errors import run_stage as run_main
 from stages.lib.faults import EFFECTS
+
+
+def in_process(_: str, *args: object) -> CompletedProcess[str]:
+    """Run the stage as `run_stage` does, without a process of its own."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before, sys.argv = sys.argv, ["validate", *map(str, args)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            run_main(validate.main)
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = before
+    return CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
 class Folder:
@@ -28,13 +51,14 @@ class Folder:
             picture(index).save(self.images / f"{index}.jpg", quality=92)
             self.rows.append(f"{index}.jpg {index % 2} {int(index > 4)}")
 
-    def run(self, changes: dict[str, object] | None = None, labels: str = "labels.txt"):
+    def run(self, changes: dict[str, object] | None = None, labels: str = "labels.txt", command: bool = False):
         if labels == "labels.txt":
             (self.base / labels).write_text("image a b\n" + "\n".join(self.rows) + "\n")
         changes = {"validate.side": 64, "validate.max_rejected": 0.5} | (changes or {})
         out = self.base / "clean", self.base / "metrics"
         where = ("--images", self.images, "--labels", self.base / labels, "--out", out[0], "--metrics", out[1])
-        return self._run("validate", *where, "--params", self._settings(changes))
+        run = self._run if command else in_process
+        return run("validate", *where, "--params", self._settings(changes))
 
     def rejects(self) -> pd.DataFrame:
         return pd.read_csv(self.base / "clean/rejects.csv", keep_default_na=False, dtype={"value": str})
@@ -203,7 +227,7 @@ def test_too_many_rejects_fail_with_the_summary_and_destroy_nothing(folder):
     assert folder.run().returncode == 0
     before = folder.outputs()
     (folder.images / "3.jpg").write_bytes(b"")
-    done = folder.run({"validate.max_rejected": 0.05})
+    done = folder.run({"validate.max_rejected": 0.05}, command=True)
     assert done.returncode == 1
     assert "error: 1 of 10 rows are set aside (10.0%), above validate.max_rejected (5.0%)" in done.stderr
     assert "line 5: '3.jpg': the file is empty (0 bytes)" in done.stderr
@@ -228,7 +252,7 @@ def test_every_attribute_with_one_class(folder):
 
 def test_missing_images_folder(folder):
     folder.images = folder.base / "none"
-    done = folder.run()
+    done = folder.run(command=True)
     assert done.returncode == 1
     assert "does not exist; set data.images" in done.stderr
     assert "Traceback" not in done.stderr
@@ -243,9 +267,6 @@ def test_empty_images_folder(folder):
 
 
 def test_second_run_decodes_nothing_and_gives_the_same(folder, monkeypatch):
-    from stages import validate
-    from stages.lib import images
-
     assert folder.run().returncode == 0
     before = folder.outputs()
     frame = images.Frame(64, "squash", 120, 20)
@@ -253,14 +274,11 @@ def test_second_run_decodes_nothing_and_gives_the_same(folder, monkeypatch):
     monkeypatch.setattr(images, "open_square", lambda *_: pytest.fail("decoded again"))
     reused = validate.picture(folder.images, frame, earlier, "4.jpg")
     np.testing.assert_array_equal(reused.pixels, np.load(folder.base / "clean/pixels.npy")[4])
-    assert folder.run().returncode == 0
+    assert folder.run().returncode == 0  # the whole stage, in this process
     assert folder.outputs() == before
 
 
 def test_other_settings_or_changed_files_are_decoded_again(folder):
-    from stages import validate
-    from stages.lib import images
-
     assert folder.run().returncode == 0
     crop = images.Frame(64, "crop", 120, 20)
     assert validate.Earlier(folder.base / "clean", validate.recipe(crop), crop).find(folder.images / "4.jpg") is None
@@ -296,3 +314,70 @@ def test_figures_are_flat_numbers(folder):
     agreement = pd.read_csv(folder.base / "metrics/duplicates.csv")
     assert agreement["pairs"].tolist() == [1, 1]
     assert agreement["agree"].tolist() == [1, 1]
+
+
+def test_one_image_is_too_few_to_learn_from(folder):
+    folder.rows = folder.rows[:1]
+    done = folder.run()
+    assert done.returncode == 1
+    assert "every attribute has one class only" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_byte_order_mark_is_noted(folder):
+    (folder.base / "bom.txt").write_bytes(b"\xef\xbb\xbfimage a b\r\n" + "\r\n".join(folder.rows).encode())
+    assert folder.run(labels="bom.txt").returncode == 0
+    assert folder.fault("byte_order_mark")["effect"] == "note"
+    assert len(folder.clean()) == 10
+
+
+def test_header_that_fits_no_row(folder):
+    (folder.base / "l.txt").write_text("image a b c\n" + "\n".join(folder.rows))
+    done = folder.run(labels="l.txt")
+    assert done.returncode == 1
+    assert "10 of 10 rows are set aside" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.jpg", b"a\rb.jpg"], ids=["latin-1", "return"])
+def test_odd_names_on_disk_are_reported_legibly(folder, name):
+    folder.picture(30).save(folder.images / "plain.jpg")
+    os.rename(folder.images / "plain.jpg", os.path.join(os.fsencode(folder.images), name))
+    done = folder.run()
+    assert done.returncode == 0, done.stderr
+    fault = folder.fault("unlabelled_image")
+    assert fault["file"].isprintable()
+    assert fault["line"] == 0
+
+
+def test_file_that_can_no_longer_be_read_is_a_fault_of_the_second_run_too(folder, monkeypatch):
+    assert folder.run().returncode == 0
+    frame = images.Frame(64, "squash", 120, 20)
+    earlier = validate.Earlier(folder.base / "clean", validate.recipe(frame), frame)
+
+    def no_hash(path):
+        raise PermissionError(13, "Permission denied")
+
+    def no_pixels(path, frame):
+        raise images.ImageFault("unreadable_file", "can't be read: Permission denied")
+
+    monkeypatch.setattr(files, "fingerprint", no_hash)
+    monkeypatch.setattr(images, "open_square", no_pixels)
+    assert validate.picture(folder.images, frame, earlier, "4.jpg").fault.kind == "unreadable_file"
+
+
+def test_store_that_does_not_belong_to_its_table_is_not_reused(folder):
+    """As after a kill, or a full disk, between the writing of the two."""
+    assert folder.run().returncode == 0
+    store = np.load(folder.base / "clean/pixels.npy")
+    np.save(folder.base / "clean/pixels.npy", store[::-1])
+    assert folder.run().returncode == 0
+    np.testing.assert_array_equal(np.load(folder.base / "clean/pixels.npy"), store)
+
+
+def test_changed_hash_code_is_another_recipe(monkeypatch):
+    frame = images.Frame(64, "squash", 120, 20)
+    before = validate.recipe(frame)
+    plain = files.fingerprint
+    monkeypatch.setattr(files, "fingerprint", lambda path: "new" if path.name == "duplicates.py" else plain(path))
+    assert validate.recipe(frame) != before

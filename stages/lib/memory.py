@@ -2,7 +2,7 @@
 
 glibc hands every large block back to the kernel when it is freed, and the kernel zeroes the pages again when the
 next layer asks for the same amount. Measured on 2 cores, default backbone at 192 px, batch 32, freeze layer3:
-29 -> 36 to 42 training images/s, 60 -> 88 to 98 forward, for about 100 MiB of memory.
+29 -> 36 to 42 training images/s, 60 -> 88 to 98 forward; a whole training then peaks at 2.9 GB instead of 1.7.
 """
 
 from __future__ import annotations

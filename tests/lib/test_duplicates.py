@@ -1,9 +1,11 @@
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from stages import stats
 from stages.lib import duplicates
 
 SIDE = 256
@@ -91,7 +93,8 @@ def test_blank_pictures_are_not_linked_unless_the_files_are_equal():
 
 def test_equal_files_are_linked_whatever_their_hash():
     blank = [np.zeros((SIDE, SIDE, 3), dtype=np.uint8)] * 5
-    far = np.array([[0, 0], [2**64 - 1, 0], [0, 0], [2**32 - 1, 0], [2**48 - 1, 0]], dtype=np.uint64)
+    plain = [0, 0xFFFFFFFF, 0, 0xFFFF0000FFFF0000, 0xFF00FF00FF00FF00]  # the equal files differ in 32 bits
+    far = np.array([(value, 0) for value in plain], dtype=np.uint64)
     found = duplicates.pairs(np.stack(blank), far, ["a", "b", "c", "b", "b"], DISTANCE)
     assert duplicates.groups(5, found).tolist() == [0, 1, 2, 1, 1]
 
@@ -148,3 +151,30 @@ def test_agreement_against_slow_loop():
 def test_agreement_without_pairs():
     both, agree, expected = duplicates.agreement(np.array([[1.0], [np.nan]]), np.empty((0, 2), dtype=int))
     assert (both.tolist(), agree.tolist(), expected.tolist()) == ([0], [0], [0.0])
+
+
+def test_validate_twice_on_hashes_that_look_like_numbers(run_stage, tmp_path):
+    """The hash of a blank picture is 8000000000000000: text, also when it is read back from images.csv."""
+    for index, grey in enumerate((255, 128)):
+        Image.new("RGB", (300, 300), (grey,) * 3).save(tmp_path / f"{index}.png")
+    (tmp_path / "labels.txt").write_text("0.png 1\n1.png 0\n")
+    given = ("--images", tmp_path, "--labels", tmp_path / "labels.txt", "--out", tmp_path / "clean", "--metrics", tmp_path / "m")
+    for _ in range(2):
+        done = run_stage("validate", *given)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("folds", [1, 5])
+def test_no_copy_crosses_a_split(picture, folds):
+    originals = [picture(seed, (200, 160)) for seed in range(25)]
+    changes = [smaller, jpeg, mirrored, cropped, watermarked]
+    pixels = [square(one) for one in originals]
+    pixels += [square(changes[index % 5](one)) for index, one in enumerate(originals[:15])]
+    signatures = np.array([duplicates.signature(one) for one in pixels], dtype=np.uint64)
+    names = [f"{index}.jpg" for index in range(40)]
+    group = duplicates.groups(40, duplicates.pairs(np.stack(pixels), signatures, names, DISTANCE))
+    targets = np.random.default_rng(0).choice([0.0, 1.0, np.nan], size=(40, 3))
+    settings = SimpleNamespace(folds=folds, seed=0, stats=SimpleNamespace(val=0.2, test=0.2))
+    part = stats.parts(targets, group, names, settings)
+    assert len(set(part)) == (3 if folds == 1 else 5)
+    assert [part[index] for index in range(15)] == [part[25 + index] for index in range(15)]

@@ -148,11 +148,39 @@ def test_orientations_give_the_same_pixels(tmp_path, picture, value, frame):
     assert np.abs(found.astype(int) - expected).mean() < 2
 
 
+@pytest.mark.parametrize("name", ["turned.tif", "turned.png", "turned.webp"])
+@pytest.mark.parametrize("value", TURNED)
+def test_orientation_counts_once_in_other_formats(tmp_path, picture, value, name):
+    """Pillow turns a TIFF by itself while it loads, and no other format."""
+    upright = picture(3, (160, 100))
+    expected = opened(tmp_path, upright).pixels
+    exif = Image.Exif()
+    exif[0x0112] = value
+    stored = Image.fromarray(np.ascontiguousarray(TURNED[value](np.asarray(upright))))
+    found = opened(tmp_path, stored, name, exif=exif).pixels
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as images.py does; pytest has put its own rule before that
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0"])
+def test_odd_metadata_does_not_matter(tmp_path, picture, exif):
+    expected = opened(tmp_path, picture(3), "a.jpg").pixels
+    np.testing.assert_array_equal(opened(tmp_path, picture(3), "b.jpg", exif=exif).pixels, expected)
+
+
 def test_unknown_orientation_is_passed_over(tmp_path, picture):
     exif = Image.Exif()
     exif[0x0112] = 77
     expected = opened(tmp_path, picture(3), "a.jpg").pixels
     np.testing.assert_array_equal(opened(tmp_path, picture(3), "b.jpg", exif=exif).pixels, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as stages.lib.images does; pytest sets that aside
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II", b"Exif\0\0II*\0\x08\0\0\0\x05\0"], ids=range(3))
+def test_broken_metadata_does_not_cost_the_picture(tmp_path, picture, name, exif):
+    expected = opened(tmp_path, picture(3), name).pixels
+    np.testing.assert_array_equal(opened(tmp_path, picture(3), name, exif=exif).pixels, expected)
 
 
 def striped(width: int, height: int) -> Image.Image:
@@ -244,6 +272,12 @@ def test_files_that_are_no_image(tmp_path, content, kind, reason):
     assert found.reason.isprintable()
 
 
+def test_postscript_is_no_image(tmp_path):
+    """Pillow hands it to Ghostscript where that is installed: a program that a file brings must not run."""
+    found = fault_of(tmp_path, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n")
+    assert found.kind == "not_an_image"
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif"])
 def test_truncated(tmp_path, picture, name):
     picture(1).save(tmp_path / name)
@@ -299,6 +333,13 @@ def test_too_many_pixels_are_refused_without_decoding(tmp_path):
     assert "10 megapixels" in found.reason
     # the same file within the limits is decoded, and fails there
     assert fault_of(tmp_path, png_header(500, 400)).kind == "damaged_image"
+
+
+def test_large_picture_in_an_icon_is_refused_without_decoding(tmp_path):
+    """Pillow decodes an icon while it opens it; the size that its directory states is not that of the picture."""
+    inner = png_header(6000, 6000)
+    directory = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22)
+    assert fault_of(tmp_path, directory + inner).kind in ("too_many_pixels", "not_an_image")
 
 
 def test_limits_are_inclusive(tmp_path):

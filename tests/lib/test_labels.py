@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,36 @@ def test_missing_file_and_folder(tmp_path):
         labels.read(tmp_path / "none.txt")
     with pytest.raises(UserError, match="is a folder"):
         labels.read(tmp_path)
+
+
+def test_line_too_long_for_a_csv(tmp_path):
+    assert "line 2: field larger than field limit" in refusal(tmp_path, f"image,a\n{'x' * 200_000},1\n", "l.csv")
+
+
+def test_header_is_named_by_its_own_line(tmp_path):
+    assert "line 4, column 3: attribute name 'a'" in refusal(tmp_path, "# by me\n\n\nimage b a a\nx.jpg 1 0 1\n")
+
+
+@pytest.mark.parametrize("spoilt", [(50,), (50, 60)], ids=["one", "two"])
+def test_unclosed_quotation_mark_swallows_no_rows(tmp_path, spoilt):
+    """Either the file is refused by line, or all hundred rows are accounted for; none may vanish."""
+    lines = ["image,a,b"] + [f"{line}.jpg,{line % 2},{line % 3 % 2}" for line in range(2, 102)]
+    for line in spoilt:
+        lines[line - 1] = '"' + lines[line - 1]
+    try:
+        found = read(tmp_path, "\n".join(lines) + "\n", "l.csv")
+        rows, named = found.n_rows, [fault.line for fault in found.faults]
+    except UserError as error:
+        rows, named = 100, [int(number) for number in re.findall(r"line (\d+)", str(error))]
+    assert rows == 100
+    assert named[0] == 50
+
+
+@pytest.mark.parametrize("other", ["./a.jpg", "sub/../a.jpg", ".//a.jpg"])
+def test_one_image_under_two_spellings_is_the_same_image(tmp_path, other):
+    found = read(tmp_path, f"a.jpg 1 0\n{other} 0 0\n")
+    assert len(found.table) == 1
+    assert [fault.kind for fault in found.faults] == ["conflicting_labels"]
 
 
 def slow_pos_weight(column: list[float], power: float, low: float, high: float) -> float:

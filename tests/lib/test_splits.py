@@ -47,6 +47,18 @@ def test_rare_attribute_and_sizes_are_spread(seed):
     assert np.abs(np.bincount(parts, minlength=3) - [300, 100, 100]).max() <= 2
 
 
+@pytest.mark.parametrize(("n_rows", "n_rare"), [(100, 3), (500, 10)])
+@pytest.mark.parametrize("seed", range(10))
+def test_five_positives_are_dealt_three_one_one(n_rows, n_rare, seed):
+    rng = np.random.default_rng(seed)
+    targets = np.concatenate([rng.random((n_rows, 6)) < 0.4, np.zeros((n_rows, n_rare))], axis=1).astype(float)
+    for column in range(6, 6 + n_rare):
+        targets[rng.choice(n_rows, 5, replace=False), column] = 1
+    parts = splits.deal(targets, np.arange(n_rows), [str(row) for row in range(n_rows)], SHARES, seed)
+    for column in range(6, 6 + n_rare):
+        assert np.bincount(parts[targets[:, column] == 1], minlength=3).tolist() == [3, 1, 1]
+
+
 def test_better_than_chance():
     rng = np.random.default_rng(0)
     dealt, by_chance = [], []
@@ -135,3 +147,16 @@ def test_every_attribute_in_one_class_only():
     for value in (0.0, 1.0):
         parts = splits.deal(np.full((50, 2), value), groups, names, SHARES, seed=0)
         assert np.bincount(parts, minlength=3).tolist() == [30, 10, 10]
+
+
+def test_names_break_ties():
+    targets, groups, names = made(250)
+    first = splits.deal(targets, groups, names, SHARES, seed=0)
+    other = splits.deal(targets, groups, [f"other_{name}" for name in names], SHARES, seed=0)
+    assert (other != first).mean() > 0.2
+
+
+def test_the_same_on_any_machine():
+    targets = np.array([[1, 0], [0, np.nan], [0, 1], [1, 1], [0, 0], [0, 0], [np.nan, 0], [1, 0], [0, 1], [0, 0]], dtype=float)
+    found = splits.deal(targets, np.array([0, 1, 2, 3, 4, 4, 6, 7, 8, 9]), [f"{row}.jpg" for row in range(10)], SHARES, seed=0)
+    assert found.tolist() == [2, 0, 2, 1, 0, 0, 0, 0, 0, 1]

@@ -168,6 +168,17 @@ def test_a_first_step_of_adamw_is_as_long_as_the_learning_rate() -> None:
     assert longest == pytest.approx([0.008 * 0.5 ** (5 - level) for level in range(6)], rel=0.01)
 
 
+def test_the_first_step_of_a_warm_up_is_a_share_of_the_learning_rate() -> None:
+    """One of four rising iterations: a quarter of it, by the length of Adam's first step."""
+    network, how = tiny(), recipe(lr=0.008, warmup=0.5)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    optimizer = torch.optim.AdamW(training.parameter_groups(network, how))
+    how_long = recipe(lr=0.008, warmup=0.5, epochs=2)
+    training.train_one_epoch(network, [one_batch()], 4, optimizer, torch.ones(2), how_long, CPU, 1, training.Fit())
+    steps = [(parameter.detach() - before[name]).abs().max().item() for name, parameter in network.named_parameters()]
+    assert max(steps) == pytest.approx(0.008 / 4, rel=0.01)
+
+
 @pytest.mark.parametrize("freeze", ["none", "layer2", "all"])
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_efficientnet"])
 def test_parameter_groups(backbone: str, freeze: str) -> None:

@@ -97,7 +97,11 @@ def read_inputs(args: argparse.Namespace, folds: int) -> Inputs:
     table = files.read_table(args.clean / "labels.csv", "validate")
     parts = files.read_table(args.clean / "splits.csv", "stats")["part"].to_numpy()
     store = pixels.read(args.clean / "pixels.npy")
-    if saved.attributes != labels.attributes_of(table) or len(saved.members) != folds or len(store) != len(parts):
+    if (
+        saved.attributes != labels.attributes_of(table)
+        or len(saved.members) != folds
+        or not len(store) == len(parts) == len(table)
+    ):
         raise UserError(f"{args.model} was trained on other attributes, folds or images; run 'dvc repro'")
     targets = table[saved.attributes].to_numpy(float)
     return Inputs(saved, store, list(table["image"]), targets, parts, files.read_json(args.metrics / "stats.json", "stats"))

@@ -120,7 +120,7 @@ def whole_folder(
     unreadable: list[tuple[str, str]] = []
     for batch in batched(zip(names, opened, strict=True), settings.batch_size):
         unreadable += [(shown(name, 200), result) for name, result in batch if isinstance(result, str)]
-        pictures = [(name, result) for name, result in batch if not isinstance(result, str)]
+        pictures = [(shown(name, 4096), result) for name, result in batch if not isinstance(result, str)]
         if pictures:
             tagged += [name for name, _ in pictures]
             found.append(predictor.probabilities(np.stack([picture for _, picture in pictures])))

@@ -27,7 +27,10 @@ def main() -> None:
     args = arguments()
     settings = params.load(args.params, READS)
     table = files.read_table(args.clean / "labels.csv", "validate")
-    groups = files.read_table(args.clean / "images.csv", "validate")["group"].to_numpy()
+    described = files.read_table(args.clean / "images.csv", "validate")
+    if list(described["image"]) != list(table["image"]):
+        raise UserError(f"{args.clean}: labels.csv and images.csv are of different runs; run 'dvc repro --force validate'")
+    groups = described["group"].to_numpy()
     attributes = labels.attributes_of(table)
     targets = table[attributes].to_numpy(float)
 

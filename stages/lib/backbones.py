@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from stages.lib.errors import UserError
+from stages.lib.errors import UserError, first_line
 
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 STRIDES = (4, 8, 16, 32)  # of layer1 to layer4
@@ -30,8 +30,11 @@ def create(name: str, weights: str, resolution: int) -> nn.Module:
     """
     check_name(name)
     if weights == "pretrained" and name.split(".")[0] != EMBEDDED:
-        return _downloaded(ALIASES.get(name, name), resolution)
+        backbone = _downloaded(ALIASES.get(name, name), resolution)
+        _check_resolution(backbone, name, resolution)
+        return backbone
     backbone = _built(name, resolution, pretrained=False)
+    _check_resolution(backbone, name, resolution)
     if weights == "pretrained":
         _fill(backbone, _embedded_weights(backbone), f"the weights in the package {EMBEDDED_PACKAGE}")
     elif weights != "none":
@@ -102,6 +105,19 @@ def _built(name: str, resolution: int, pretrained: bool) -> nn.Module:
         raise UserError(f"backbone: {name} can't be built for train.resolution {resolution}: {error}") from None
 
 
+def _check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
+    """Some families need multiples of their patch or window, or more pixels than they are given."""
+    training = backbone.training
+    try:
+        with torch.inference_mode():
+            backbone.eval()(torch.zeros(1, 3, resolution, resolution))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        expected = backbone.pretrained_cfg.get("input_size", (3, 224, 224))[-1]  # type: ignore[union-attr, operator]
+        why = f"can't see pictures of train.resolution {resolution} ({first_line(error)})"
+        raise UserError(f"backbone: {name} {why}; its weights were trained at {expected}") from None
+    backbone.train(training)
+
+
 def _downloaded(name: str, resolution: int) -> nn.Module:
     print(f"weights of {name}: from the local cache, or fetched once (without network this gives up after a minute)", flush=True)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would bury the one message that counts
@@ -110,9 +126,8 @@ def _downloaded(name: str, resolution: int) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # the hub's client raises its own, the sockets' and the file system's errors
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"weights: the pretrained weights of {name} can't be fetched ({why[:200]}). Three ways out:\n"
+            f"weights: the pretrained weights of {name} can't be fetched ({first_line(error)}). Three ways out:\n"
             f"  another backbone: backbone={EMBEDDED} has its weights in the install\n"
             f"  a file:           weights=path/to/state_dict.pth, fetched elsewhere\n"
             f"  random weights:   weights=none"
@@ -139,9 +154,11 @@ def _weights_of_file(path: Path) -> dict[str, torch.Tensor]:
             return timm.models.load_state_dict(str(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files lead the unpickler to errors of every type
-        raise UserError(f"weights: {path} can't be read as a state dict: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"weights: {path} can't be read as a state dict: {first_line(error)}") from None
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise UserError(f"weights: {path} holds no state dict (names and tensors)")
     return {name.removeprefix("module."): value for name, value in content.items()}
 

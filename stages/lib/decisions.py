@@ -40,7 +40,9 @@ def best_f1_threshold(targets: np.ndarray, scores: np.ndarray, fallback: float) 
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = candidates[np.argmax(f1[:-1])]
     below = score[score < best]
-    return float((best + below.max()) / 2) if len(below) else float(best)
+    halfway = (best + below.max()) / 2 if len(below) else best
+    # Between neighbouring floats there is nothing halfway.
+    return float(halfway if not len(below) or halfway > below.max() else best)
 
 
 def thresholds(targets: np.ndarray, scores: np.ndarray, rule: str, fixed: float) -> np.ndarray:
@@ -52,7 +54,7 @@ def thresholds(targets: np.ndarray, scores: np.ndarray, rule: str, fixed: float)
 
 def write(path: Path, model: str, chosen: Mapping[str, float], rule: str) -> None:
     """Write decision.json; `model` is the fingerprint of the model file that the thresholds belong to."""
-    files.write_json(path, {"model": model, "rule": rule, "thresholds": dict(chosen)})
+    files.write_json(path, {"model": model, "rule": rule, "thresholds": dict(chosen)}, exact=True)
 
 
 def read(path: Path, model: str, attributes: list[str]) -> np.ndarray:
@@ -63,4 +65,7 @@ def read(path: Path, model: str, attributes: list[str]) -> np.ndarray:
     found = content.get("thresholds")
     if not isinstance(found, dict) or set(found) != set(attributes):
         raise UserError(f"{path} does not name the model's attributes; run 'dvc repro --force evaluate'")
+    wrong = [name for name in attributes if not isinstance(found[name], int | float) or isinstance(found[name], bool)]
+    if wrong:
+        raise UserError(f"{path}: the threshold of '{wrong[0]}' is {found[wrong[0]]!r}, not a number; run 'dvc repro evaluate'")
     return np.array([float(found[name]) for name in attributes])

@@ -23,3 +23,9 @@ def run_stage(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing was written by this stage", file=sys.stderr)
         sys.exit(130)
+
+
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """The first line of an error of somebody else's, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:longest] if lines else type(error).__name__

@@ -6,6 +6,7 @@ disk and rename it. A kill or a full disk leaves the earlier file as it was.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ import pandas as pd
 from stages.lib.errors import UserError
 
 MISSING = "NA"  # how an unknown value is written in every table of this project
+TEXT = ("image", "sha256", "hash", "mirrored_hash", "recipe")  # columns that are never numbers
 
 
 @contextmanager
@@ -37,13 +39,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write indented JSON with floats rounded to 6 decimals.
+def write_json(path: Path, content: Mapping[str, Any], exact: bool = False) -> None:
+    """Write indented JSON; floats are rounded to 6 decimals unless `exact`.
 
     Raises ValueError for a NaN or an infinity: DVC can't compare them, so undefined figures are left out.
     """
     with replacing(path) as temporary:
-        text = json.dumps(_rounded(content), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content if exact else _rounded(content), indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -73,22 +75,23 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a CSV without an index; unknown values are written as NA."""
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, na_rep=MISSING, lineterminator="\n")
+        texts = table.select_dtypes(["object", "string"])
+        # Python's writer leaves a lone carriage return bare, and readers end the row there.
+        returns = any(texts[column].astype(str).str.contains("\r", regex=False).any() for column in texts)
+        quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+        table.to_csv(temporary, index=False, na_rep=MISSING, lineterminator="\n", quoting=quoting)
 
 
 def read_table(path: Path, made_by: str) -> pd.DataFrame:
-    """Read a CSV of `write_table`; `image` stays text even where every name is a number or 'NA'."""
+    """Read a CSV of `write_table`; names and digests stay text even where all look like numbers, or a name is 'NA'."""
     try:
-        return pd.read_csv(path, dtype={"image": str}, keep_default_na=False, na_values=_missing_marks(path))
+        columns = pd.read_csv(path, nrows=0).columns
+        marks = {column: [MISSING] for column in columns if column not in TEXT}
+        return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=marks)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a table ({error}); run 'dvc repro --force {made_by}'") from None
-
-
-def _missing_marks(path: Path) -> dict[str, list[str]]:
-    columns = pd.read_csv(path, nrows=0).columns
-    return {column: [MISSING] for column in columns if column != "image"}
 
 
 def fingerprint(path: Path) -> str:

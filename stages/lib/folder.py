@@ -40,7 +40,9 @@ def name_faults(table: pd.DataFrame, folder: Path, labels_file: str, present: li
     named = {os.path.normpath(name) for name in table["image"]}
     for name in present:
         if name not in named:
-            faults.append(Fault("unlabelled_image", name, 0, "", "", f"'{shown(name)}' has no row in the labels file"))
+            faults.append(
+                Fault("unlabelled_image", shown(name, 200), 0, "", "", f"'{shown(name)}' has no row in the labels file")
+            )
     return faults
 
 

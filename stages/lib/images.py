@@ -25,7 +25,9 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*")
 
 COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-SUFFIXES = frozenset((*COMMON_SUFFIXES, ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga", ".ico"))
+SUFFIXES = frozenset((*COMMON_SUFFIXES, ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga"))
+# Not ICO and ICNS, which Pillow decodes before their size can be checked, and not PostScript, which is a program.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
 WHITE = (255, 255, 255)
 SAMPLING = Image.Resampling.BILINEAR  # with anti-aliasing, as torchvision's reference transforms
 ORIENTATION_TAG = 0x0112
@@ -97,8 +99,8 @@ def open_square(path: Path, frame: Frame) -> Opened:
                 width, height = image.size
                 check_size(width, height, frame)
                 animated = getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "PNG", "WEBP", "AVIF")
-                orientation = image.getexif().get(ORIENTATION_TAG)
                 pixels = _squared(image, frame)
+                orientation = _orientation(image)
     except ImageFault:
         raise
     except OSError as error:
@@ -110,6 +112,16 @@ def open_square(path: Path, frame: Frame) -> Opened:
     if orientation in UPRIGHT:  # on a square, turning after fitting is the same and cheaper
         pixels = pixels.transpose(UPRIGHT[orientation])
     return Opened(np.asarray(pixels), digest, width, height, animated)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation that is still to be undone; `image` is decoded, so that no fault of its pixels hides here."""
+    if image.format == "TIFF":
+        return None  # Pillow turns these itself while it decodes
+    try:
+        return image.getexif().get(ORIENTATION_TAG)
+    except Exception:  # broken metadata in a healthy picture; the parsers raise errors of many types
+        return None
 
 
 def check_file(path: Path) -> None:
@@ -131,7 +143,7 @@ def check_file(path: Path) -> None:
 
 def _identified(path: Path, opened: object) -> Image.Image:
     try:
-        return Image.open(opened)  # type: ignore[arg-type]
+        return Image.open(opened, formats=FORMATS)  # type: ignore[arg-type]
     except UnidentifiedImageError:
         raise ImageFault("not_an_image", _what_it_is(path)) from None
 
@@ -209,6 +221,8 @@ def _eight_bits(values: np.ndarray) -> Image.Image:
 
     Pillow's own conversion cuts off at 255 instead, which turns nearly every 16-bit picture white.
     """
-    full = 1.0 if values.dtype.kind == "f" and values.max() <= 1 else 65535.0 if values.max() > 255 else 255.0
-    grey = np.clip(np.nan_to_num(values.astype(np.float32)) * (255.0 / full), 0, 255)
+    finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    brightest = finite.max()
+    full = 1.0 if values.dtype.kind == "f" and brightest <= 1 else 65535.0 if brightest > 255 else 255.0
+    grey = np.clip(finite * (255.0 / full), 0, 255)
     return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def read(path: Path) -> Labels:
     tokens = CSV_TOKENS if is_csv else TOKENS
     if not rows:
         raise UserError(f"{path} holds no rows; expected lines such as 'photo.jpg 1 0 NA'")
-    header = rows.pop(0)[1] if _is_header(rows[0][1], tokens) else None
+    header = rows.pop(0) if _is_header(rows[0][1], tokens) else None
     attributes = _attributes(path, header, rows)
     width = len(attributes) + 1
     lines, names, cells = [], [], []
@@ -95,24 +96,28 @@ def _decoded(path: Path, faults: list[Fault]) -> str:
     return text
 
 
-def _plain_rows(path: Path, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, faults: list[Fault]) -> Iterator[tuple[int, str]]:
     # Only \n and \r end a line: str.splitlines would also cut at characters such as U+2028.
     text = _decoded(path, faults).replace("\r\n", "\n").replace("\r", "\n")
-    for line, content in enumerate(text.split("\n"), start=1):
+    return enumerate(text.split("\n"), start=1)
+
+
+def _plain_rows(path: Path, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+    for line, content in _lines(path, faults):
         row = content.split()
         if row and not row[0].startswith("#"):
             yield line, row
 
 
 def _csv_rows(path: Path, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_decoded(path, faults).replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    try:
-        for row in reader:
-            row = [cell.strip() for cell in row]
-            if any(row) and not row[0].startswith("#"):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+    # Line by line: a quote that is never closed must cost its own row, and not swallow those that follow.
+    for line, content in _lines(path, faults):
+        try:
+            row = [cell.strip() for cell in next(csv.reader([content], strict=True), [])]
+        except csv.Error:
+            row = [content]  # reported as a row with the wrong number of columns
+        if any(row) and not row[0].startswith("#"):
+            yield line, row
 
 
 def _is_header(row: list[str], tokens: dict[str, float]) -> bool:
@@ -120,7 +125,7 @@ def _is_header(row: list[str], tokens: dict[str, float]) -> bool:
     return not looks_like_file and not any(cell in tokens for cell in row[1:] if cell)
 
 
-def _attributes(path: Path, header: list[str] | None, rows: list[tuple[int, list[str]]]) -> list[str]:
+def _attributes(path: Path, header: tuple[int, list[str]] | None, rows: list[tuple[int, list[str]]]) -> list[str]:
     if not rows:
         raise UserError(f"{path} holds a header and no rows; expected lines such as 'photo.jpg 1 0 NA'")
     if header is None:
@@ -128,14 +133,26 @@ def _attributes(path: Path, header: list[str] | None, rows: list[tuple[int, list
         width = Counter(len(row) for _, row in rows).most_common(1)[0][0]
         names = [f"attr_{i}" for i in range(1, width)]
     else:
-        names = header[1:]
+        names = header[1][1:]
     if not names:
         raise UserError(f"{path} names images but no attribute; expected lines such as 'photo.jpg 1 0 NA'")
     times = Counter(names)
     for position, name in enumerate(names, start=2):
-        if not name or name in RESERVED or times[name] > 1:
-            why = "is empty" if not name else "is reserved" if name in RESERVED else "stands there twice"
-            raise UserError(f"{path}, line 1, column {position}: attribute name '{shown(name)}' {why}; rename it")
+        of_other = name.removesuffix("_probability")
+        why = (
+            "is empty"
+            if not name
+            else "is reserved"
+            if name in RESERVED
+            else "stands there twice"
+            if times[name] > 1
+            else f"is what predictions call the probability of '{shown(of_other)}'"
+            if of_other != name and of_other in times
+            else ""
+        )
+        if why:
+            where = f"line {header[0] if header else 1}, column {position}"
+            raise UserError(f"{path}, {where}: attribute name '{shown(name)}' {why}; rename it")
     return names
 
 
@@ -159,6 +176,8 @@ def _merged(
     """One row per image name, at the place of its first row; see `read` for how repeated rows are merged."""
     first: dict[str, int] = {}
     contradicted = np.zeros(values.shape, dtype=bool)
+    # './a.jpg' and 'a.jpg' are one picture. Names that leave the folder stay as they are, to be reported so.
+    names = [name if os.path.normpath(name).startswith(os.pardir) else os.path.normpath(name) for name in names]
     for row, (line, name) in enumerate(zip(lines, names, strict=True)):
         if name not in first:
             first[name] = row

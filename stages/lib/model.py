@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,7 +12,7 @@ import torch
 from torch import nn
 
 from stages.lib import backbones
-from stages.lib.errors import UserError
+from stages.lib.errors import UserError, first_line
 from stages.lib.files import replacing
 from stages.lib.params import FREEZE_LEVELS
 from stages.lib.preprocessing import Preprocessing
@@ -147,13 +145,16 @@ def load(path: Path) -> Saved:
         raise UserError(f"model {path} is missing; the train stage writes it: run 'dvc repro train'")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content.get("format") != FORMAT:
-            raise UserError(f"model {path} is not of this project's format ('{FORMAT}')")
+    except Exception as error:  # damaged bytes lead the unpickler to errors of every type
+        raise UserError(
+            f"model {path} is damaged or no model file ({first_line(error)}); run 'dvc repro --force train'"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"model {path} is not of this project's format ('{FORMAT}')")
+    try:
         content = {item.name: content[item.name] for item in fields(Saved)}
         content["preprocessing"] = Preprocessing(**content["preprocessing"])
         content["members"] = [Member(**member) for member in content["members"]]
         return Saved(**content)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UserError(f"model {path} is damaged or no model file: {str(error).splitlines()[0][:200]}") from None
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"model {path} lacks a part: {error}; run 'dvc repro --force train'") from None

@@ -140,6 +140,8 @@ def load(path: Path, keys: tuple[str, ...]) -> Chosen:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run from the project's folder, or restore it with git") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {error}") from None
     problems: list[str] = []

@@ -36,7 +36,7 @@ class Validation:
     @property
     def verdict(self) -> str:
         """Why the run must stop, or an empty text."""
-        if self.read.n_rows and self.rejected > self.max_rejected * self.read.n_rows:
+        if self.read.n_rows and self.rejected / self.read.n_rows > self.max_rejected:
             share = self.rejected / self.read.n_rows
             limit = f"above validate.max_rejected ({self.max_rejected:.1%})"
             way_out = "mend the rows named below, or raise the limit in params.yaml"

@@ -262,7 +262,8 @@ def test_weights_that_can_not_be_fetched_name_three_ways_out(monkeypatch: pytest
 
 def test_resnet50_means_the_weights_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(timm, "create_model", lambda name, **settings: asked.append((name, settings["pretrained"])))
+    small = timm.create_model("resnet18", num_classes=0)
+    monkeypatch.setattr(timm, "create_model", lambda name, **how: asked.append((name, how["pretrained"])) or small)
     backbones.create("resnet50", "pretrained", 64)
     assert asked == [("resnet50.tv_in1k", True)]
 
@@ -271,3 +272,9 @@ def test_mean_and_std_are_those_of_the_weights() -> None:
     assert backbones.mean_and_std(backbones.bare("tf_efficientnet_lite0", 64)) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert backbones.mean_and_std(backbones.bare("resnet18", 64)) == imagenet
+
+
+@pytest.mark.parametrize(("name", "resolution"), [("inception_v3", 64), ("coatnet_0_rw_224", 40)])
+def test_resolution_that_does_not_suit_the_backbone(name, resolution):
+    with pytest.raises(UserError, match=rf"{name} can't .*resolution {resolution}"):
+        backbones.create(name, "none", resolution)

@@ -152,8 +152,11 @@ def test_missing_file_and_folder(tmp_path):
         labels.read(tmp_path)
 
 
-def test_line_too_long_for_a_csv(tmp_path):
-    assert "line 2: field larger than field limit" in refusal(tmp_path, f"image,a\n{'x' * 200_000},1\n", "l.csv")
+def test_line_too_long_for_a_csv_costs_its_own_row(tmp_path):
+    found = read(tmp_path, f"image,a\n{'x' * 200_000},1\nb.jpg,0\n", "l.csv")
+    assert list(found.table["image"]) == ["b.jpg"]
+    assert [(fault.kind, fault.line) for fault in found.faults] == [("wrong_columns", 2)]
+    assert len(found.faults[0].value) < 100
 
 
 def test_header_is_named_by_its_own_line(tmp_path):

@@ -62,7 +62,7 @@ def confusion(path: Path, table: pd.DataFrame) -> None:
     names = list(pd.unique(table["attribute"]))[:12]
     across = min(4, len(names))
     down = -(-len(names) // across)
-    figure, panels = plt.subplots(down, across, figsize=(2.6 * across, 2.8 * down), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(down, across, figsize=(2.6 * across, 3.0 * down), layout="constrained", squeeze=False)
     for panel in panels.flat[len(names) :]:
         panel.axis("off")
     for name, panel in zip(names, panels.flat, strict=False):

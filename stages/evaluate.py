@@ -78,8 +78,9 @@ def main() -> None:
         inputs.saved.attributes, targets, probabilities, decided.astype(float), tested.losses, tested.constant_losses
     )
     table["threshold"] = chosen
-    write_outputs(args, inputs, tested, targets, probabilities, decided, table, settings.evaluate.threshold)
-    print(summary(table, len(tested.rows), settings.folds))
+    by_fold = ap_by_fold(targets, probabilities, inputs.parts[tested.rows]) if settings.folds > 1 else np.empty(0)
+    write_outputs(args, inputs, tested, targets, probabilities, decided, table, by_fold, settings.evaluate.threshold)
+    print(summary(table, len(tested.rows), by_fold))
 
 
 def arguments() -> argparse.Namespace:
@@ -153,12 +154,13 @@ def write_outputs(
     probabilities: np.ndarray,
     decided: np.ndarray,
     table: pd.DataFrame,
+    by_fold: np.ndarray,
     rule: str,
 ) -> None:
     attributes = inputs.saved.attributes
     fingerprint = files.fingerprint(args.model)
     decisions.write(args.decision, fingerprint, dict(zip(attributes, map(float, table["threshold"]), strict=True)), rule)
-    files.write_json(args.metrics / "evaluation.json", figures(table, tested))
+    files.write_json(args.metrics / "evaluation.json", figures(table, tested, by_fold))
     files.write_table(args.metrics / "attributes.csv", table.round(4))
     names = [inputs.names[row] for row in tested.rows]
     files.write_table(args.metrics / "predictions.csv", long_predictions(names, attributes, targets, probabilities, decided))
@@ -180,7 +182,13 @@ def write_outputs(
     plots.confusion(args.metrics / "confusion.png", confusion)
 
 
-def figures(table: pd.DataFrame, tested: Scored) -> dict[str, float]:
+def ap_by_fold(targets: np.ndarray, probabilities: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+    """Macro AP of each fold's rows by themselves, shape (n_folds,)."""
+    each = [fold_of == fold for fold in np.unique(fold_of)]
+    return np.array([metrics.macro(metrics.average_precision(targets[rows], probabilities[rows])) for rows in each])
+
+
+def figures(table: pd.DataFrame, tested: Scored, by_fold: np.ndarray) -> dict[str, float]:
     """Macro scores, the loss over all known cells, each beside the constant's, and AP per attribute.
 
     A score that is defined for no attribute is left out; `attributes_scored` counts those that have an AP.
@@ -192,6 +200,8 @@ def figures(table: pd.DataFrame, tested: Scored) -> dict[str, float]:
         found["loss"] = float(tested.losses[known].mean())
         found["loss_constant"] = float(tested.constant_losses[known].mean())
     found |= {"images": len(tested.rows), "attributes_scored": int(table["ap"].notna().sum())}
+    if len(by_fold):
+        found |= {"ap_fold_mean": float(np.nanmean(by_fold)), "ap_fold_std": float(np.nanstd(by_fold, ddof=1))}
     found |= {f"ap_{row.attribute}": row.ap for row in table.itertuples()}
     return {name: value for name, value in found.items() if not np.isnan(value)}
 
@@ -211,9 +221,9 @@ def long_predictions(
     return pd.DataFrame(columns)
 
 
-def summary(table: pd.DataFrame, n_images: int, folds: int) -> str:
+def summary(table: pd.DataFrame, n_images: int, by_fold: np.ndarray) -> str:
     """Scores per attribute, each with what a constant gets in brackets."""
-    where = f"{n_images} test images" if folds == 1 else f"{n_images} images, each by the model that has not seen it"
+    where = f"{n_images} images, each by the model that has not seen it" if len(by_fold) else f"{n_images} test images"
     lines = [f"scores on {where}; in brackets what a constant gets"]
     lines.append(f"  {'attribute':<20} {'known':>5} {'present':>7}  {'AP':<13} {'ROC-AUC':<13} {'F1':<13} {'loss':<13} threshold")
     for row in table.head(20).itertuples():
@@ -229,6 +239,8 @@ def summary(table: pd.DataFrame, n_images: int, folds: int) -> str:
         lines.append(f"  and {len(table) - 20} more in metrics/attributes.csv")
     means = [metrics.macro(table[name].to_numpy(float)) for name in ("ap", "ap_constant", "roc_auc", "f1", "f1_constant")]
     lines.append(f"  macro: AP {beside(means[0], means[1])}, ROC-AUC {beside(means[2], 0.5)}, F1 {beside(means[3], means[4])}")
+    if len(by_fold):
+        lines.append(f"  macro AP over {len(by_fold)} folds: {np.nanmean(by_fold):.3f} ± {np.nanstd(by_fold, ddof=1):.3f}")
     return "\n".join(lines)
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 from stages import evaluate, stats
 from stages.lib import errors, files, images, inference, model, params
+from stages.lib.metrics import average_precision
 from stages.lib.preprocessing import to_input
 
 # Small pictures gain nothing from a second thread, and lose much where another process computes too.
@@ -517,3 +518,16 @@ def test_another_seed_gives_another_model(done: Project, own: Project) -> None:
     one, two = (torch.load(where / "model.pth", weights_only=True)["members"][0]["state"] for where in (done, own))
     assert not torch.equal(one["head.4.weight"], two["head.4.weight"])
     assert (done / "metrics" / "train.json").read_bytes() != (own / "metrics" / "train.json").read_bytes()
+
+
+def test_spread_over_folds_is_that_of_each_fold_scored_by_itself(folded: Project) -> None:
+    inputs = folded.inputs(3)
+    table = files.read_table(folded / "metrics" / "predictions.csv", "evaluate")
+    wide = table.pivot(index="image", columns="attribute", values="probability").loc[inputs.names, inputs.saved.attributes]
+    each = []
+    for fold in range(3):
+        rows = inputs.parts.astype(int) == fold
+        each.append(np.nanmean(average_precision(inputs.targets[rows], wide.to_numpy()[rows])))
+    figures = json.loads((folded / "metrics" / "evaluation.json").read_text())
+    assert figures["ap_fold_mean"] == pytest.approx(np.mean(each), abs=1e-5)
+    assert figures["ap_fold_std"] == pytest.approx(np.std(each, ddof=1), abs=1e-5)

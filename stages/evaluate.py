@@ -3,7 +3,7 @@
     python -m stages.evaluate
 
 Reads   models/model.pth, data/clean/{labels.csv, pixels.npy, splits.csv}, metrics/stats.json,
-        params.yaml (folds, evaluate)
+        params.yaml (folds, train.device, evaluate)
 Writes  models/decision.json       a threshold per attribute, tuned on rows that are not scored with it
         metrics/evaluation.json    macro scores beside the constant's, AP per attribute
         metrics/attributes.csv     every score per attribute, with supports
@@ -29,7 +29,7 @@ from stages.lib import decisions, files, inference, labels, loss, memory, metric
 from stages.lib import model as models
 from stages.lib.errors import UserError, run_stage
 
-READS = ("folds", "evaluate")
+READS = ("folds", "train.device", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def main() -> None:
     memory.keep_freed()
     settings = params.load(args.params, READS)
     inputs = read_inputs(args, settings.folds)
-    device = inference.device_of("auto")
+    device = inference.device_of(settings.train.device)
     networks = inputs.saved.networks()
     tested = joined([score(inputs, networks, settings.folds, fold, "test", device) for fold in range(settings.folds)])
     targets = inputs.targets[tested.rows]
@@ -96,16 +96,14 @@ def arguments() -> argparse.Namespace:
 def read_inputs(args: argparse.Namespace, folds: int) -> Inputs:
     saved = models.load(args.model)
     table = files.read_table(args.clean / "labels.csv", "validate")
-    parts = files.read_table(args.clean / "splits.csv", "stats")["part"].to_numpy()
+    split = files.read_table(args.clean / "splits.csv", "stats")
     store = pixels.read(args.clean / "pixels.npy")
-    if (
-        saved.attributes != labels.attributes_of(table)
-        or len(saved.members) != folds
-        or not len(store) == len(parts) == len(table)
-    ):
+    rows_agree = list(split["image"]) == list(table["image"]) and len(store) == len(table)
+    if saved.attributes != labels.attributes_of(table) or len(saved.members) != folds or not rows_agree:
         raise UserError(f"{args.model} was trained on other attributes, folds or images; run 'dvc repro'")
     targets = table[saved.attributes].to_numpy(float)
-    return Inputs(saved, store, list(table["image"]), targets, parts, files.read_json(args.metrics / "stats.json", "stats"))
+    stats = files.read_json(args.metrics / "stats.json", "stats")
+    return Inputs(saved, store, list(table["image"]), targets, split["part"].to_numpy(), stats)
 
 
 def score(inputs: Inputs, networks: list[models.Tagger], folds: int, fold: int, role: str, device: torch.device) -> Scored:
@@ -114,10 +112,7 @@ def score(inputs: Inputs, networks: list[models.Tagger], folds: int, fold: int, 
     logits = inference.logits(networks[fold].to(device), inputs.store, rows, inputs.saved.preprocessing, device)
     shift = inputs.saved.log_pos_weight(fold)
     weight = np.exp(shift)
-    # 0.5 for an attribute that training rows know nothing of: no loss is counted where no label is known.
-    rates = inputs.stats["models"][fold]["base_rate"]
-    rate = np.array([rates.get(name, 0.5) for name in inputs.saved.attributes])
-    constant = np.broadcast_to(loss.best_constant(rate, weight), logits.shape)
+    constant = np.broadcast_to(loss.constant_of(inputs.stats["models"][fold], inputs.saved.attributes), logits.shape)
     targets = inputs.targets[rows]
     return Scored(
         rows, decisions.corrected(logits, shift), loss.cells(logits, targets, weight), loss.cells(constant, targets, weight)

@@ -3,7 +3,7 @@
     python -m stages.predict --images data/sample/unlabelled --out data/predictions.csv
     python -m stages.predict --image photo.jpg --threshold 0.5
 
-Reads   models/model.pth, models/decision.json, the images, params.yaml (predict, validate.max_*)
+Reads   models/model.pth, models/decision.json, the images, params.yaml (predict, train.device, validate.max_*)
 Writes  data/predictions.csv   per image and attribute the probability and the decision
         data/unreadable.csv    the files that could not be read, with the reason
 """
@@ -24,16 +24,16 @@ from stages.lib import model as models
 from stages.lib.errors import UserError, run_stage
 from stages.lib.faults import shown
 
-READS = ("predict.batch_size", "predict.workers", "validate.max_megapixels", "validate.max_aspect")
+READS = ("predict.batch_size", "predict.workers", "train.device", "validate.max_megapixels", "validate.max_aspect")
 
 
 class Predictor:
     """The members of a model and the thresholds; `probabilities` is the mean of the members' log-odds, as a probability."""
 
-    def __init__(self, model: Path, decision: Path, threshold: float | None) -> None:
+    def __init__(self, model: Path, decision: Path, threshold: float | None, device: str) -> None:
         self.saved = models.load(model)
         self.networks = self.saved.networks()
-        self.device = inference.device_of("auto")
+        self.device = inference.device_of(device)
         if threshold is None:
             self.thresholds = decisions.read(decision, files.fingerprint(model), self.saved.attributes)
         else:
@@ -55,13 +55,13 @@ def main() -> None:
     args = arguments()
     memory.keep_freed()
     settings = params.load(args.params, READS)
-    predictor = Predictor(args.model, args.decision, args.threshold)
+    predictor = Predictor(args.model, args.decision, args.threshold, settings.train.device)
     how = predictor.saved.preprocessing
     frame = images.Frame(how.side, how.fit, settings.validate.max_megapixels, settings.validate.max_aspect)
     if args.image:
         print(one_image(predictor, args.image, frame))
         return
-    names = folder.image_files(args.images)
+    names = folder.all_files(args.images)  # what is no image is listed as such, not passed over
     table, unreadable = whole_folder(predictor, args.images, names, frame, settings.predict)
     files.write_table(args.out, table)
     files.write_table(args.unreadable, unreadable)

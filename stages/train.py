@@ -91,12 +91,12 @@ def arguments() -> argparse.Namespace:
 def read_inputs(args: argparse.Namespace) -> Inputs:
     table = files.read_table(args.clean / "labels.csv", "validate")
     attributes = labels.attributes_of(table)
-    parts = files.read_table(args.clean / "splits.csv", "stats")["part"].to_numpy()
+    split = files.read_table(args.clean / "splits.csv", "stats")
     store = pixels.read(args.clean / "pixels.npy")
-    if not len(table) == len(parts) == len(store):
+    if list(split["image"]) != list(table["image"]) or len(store) != len(table):
         raise UserError(f"{args.clean}: the tables and the pixels are of different runs; run 'dvc repro'")
     stats = files.read_json(args.metrics / "stats.json", "stats")
-    return Inputs(store, table[attributes].to_numpy(float), attributes, parts, stats)
+    return Inputs(store, table[attributes].to_numpy(float), attributes, split["part"].to_numpy(), stats)
 
 
 def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
@@ -121,7 +121,7 @@ def fit_fold(
     """Train one network on the training rows of `fold`; returns the fit and its pos_weight."""
     roles = splits.roles(inputs.parts, settings.folds, fold)
     train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
-    pos_weight = np.array([inputs.stats["models"][fold]["pos_weight"][name] for name in inputs.attributes])
+    pos_weight = pos_weight_of(inputs, fold)
     seed = seed_for(settings.seed, "fit", fold)
     pictures = augment.TrainingPictures(inputs.store, train_rows, inputs.targets, how, settings.augment, seed)
     size = settings.train.batch_size
@@ -160,13 +160,16 @@ def fit_fold(
     return result, pos_weight
 
 
+def pos_weight_of(inputs: Inputs, fold: int) -> np.ndarray:
+    return np.array([inputs.stats["models"][fold]["pos_weight"][name] for name in inputs.attributes])
+
+
 def constant_loss(inputs: Inputs, settings: Any, fold: int, role: str) -> float:
     """Weighted loss, on the rows of `role`, of the best constant by the training rows of `fold`."""
-    of_model = inputs.stats["models"][fold]
-    weight = np.array([of_model["pos_weight"][name] for name in inputs.attributes])
-    rate = np.array([of_model["base_rate"].get(name, 0.5) for name in inputs.attributes])
+    weight = pos_weight_of(inputs, fold)
     rows = splits.roles(inputs.parts, settings.folds, fold) == role
-    constant = np.broadcast_to(loss.best_constant(rate, weight), inputs.targets[rows].shape)
+    logit = loss.constant_of(inputs.stats["models"][fold], inputs.attributes)
+    constant = np.broadcast_to(logit, inputs.targets[rows].shape)
     return metrics.mean_loss(constant, inputs.targets[rows], weight)
 
 

@@ -87,8 +87,11 @@ def usable_rows(read: labels.Labels, args: argparse.Namespace, found: list[Fault
     in_folder = read.table["image"].map(lambda name: images.inside(args.images, name) is not None).to_numpy(bool)
     known = read.table[read.attributes].notna().any(axis=1).to_numpy()
     for line, name in read.table.loc[in_folder & ~known, ["line", "image"]].itertuples(index=False):
-        message = f"'{faults.shown(name)}' has no known label: nothing to learn from, left out"
-        found.append(Fault("no_known_label", str(args.labels), int(line), "", faults.shown(name), message))
+        if name in read.damaged:
+            kind, message = "labels_unusable", f"'{faults.shown(name)}' has no usable label left: row set aside"
+        else:
+            kind, message = "no_known_label", f"'{faults.shown(name)}' has no known label: nothing to learn from, left out"
+        found.append(Fault(kind, str(args.labels), int(line), "", faults.shown(name), message))
     return read.table[in_folder & known].reset_index(drop=True)
 
 

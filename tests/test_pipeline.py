@@ -126,7 +126,7 @@ def test_freeze_reruns_train_and_what_follows(clone: Clone):
 
 def test_readable_answers(clone: Clone):
     shown = clone.dvc("metrics", "show")
-    assert all(name in shown for name in ("evaluation.json", "train.json", "validation.json"))
+    assert all(name in shown for name in ("evaluation.json", "train.json"))
     assert all(stage in clone.dvc("dag") for stage in ("validate", "stats", "train", "evaluate", "predict"))
     clone.dvc("plots", "show", "-o", "page")
     page = (clone.folder / "page" / "index.html").read_text()

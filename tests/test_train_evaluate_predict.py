@@ -356,11 +356,12 @@ def test_predict_lists_what_it_can_not_read_and_goes_on(done: Project, tmp_path:
     result, table, unreadable = done.tag(tmp_path)
     assert list(table["image"]) == ["a.png", "deeper/good.png"]
     reasons = dict(unreadable.itertuples(index=False))
-    assert list(reasons) == ["cut.png", "empty.jpg", "page.jpg"]
+    assert list(reasons) == ["cut.png", "empty.jpg", "notes.txt", "page.jpg"]
+    assert "not an image" in reasons["notes.txt"]
     assert "HTML" in reasons["page.jpg"]
     assert "empty" in reasons["empty.jpg"]
     assert "cut off" in reasons["cut.png"] or "damaged" in reasons["cut.png"]
-    assert "5 files, 2 tagged, 3 could not be read" in result.out
+    assert "6 files, 2 tagged, 4 could not be read" in result.out
 
 
 def test_predict_on_a_folder_of_unreadable_files_only(done: Project, tmp_path: Path) -> None:

@@ -146,6 +146,11 @@ def plant_unknown(f: Folder):
     f.rows.append("new.jpg NA NA")
 
 
+def plant_unusable(f: Folder):
+    f.picture(63).save(f.images / "odd.jpg")
+    f.rows += ["odd.jpg NA 1", "odd.jpg NA 0"]
+
+
 def plant_twins(f: Folder):
     f.picture(61).save(f.images / "photo.jpg")
     f.picture(62).save(f.images / "PHOTO.jpg")
@@ -202,7 +207,7 @@ def test_fault_is_found_named_and_counted(folder, kind, plant, line, column, val
 
 
 def test_every_row_fault_is_planted_or_tested_elsewhere():
-    assert set(EFFECTS) - {row[0] for row in PLANTED} == {"one_class_only", "byte_order_mark"}
+    assert set(EFFECTS) - {row[0] for row in PLANTED} == {"one_class_only", "byte_order_mark", "labels_unusable"}
 
 
 def test_attribute_with_one_class_is_named(folder):
@@ -381,3 +386,19 @@ def test_changed_hash_code_is_another_recipe(monkeypatch):
     plain = files.fingerprint
     monkeypatch.setattr(files, "fingerprint", lambda path: "new" if path.name == "duplicates.py" else plain(path))
     assert validate.recipe(frame) != before
+
+
+def test_row_whose_last_label_is_lost_counts_as_set_aside(folder):
+    plant_unusable(folder)
+    assert folder.run().returncode == 0
+    fault = folder.fault("labels_unusable")
+    assert (fault["effect"], fault["line"]) == ("row", 12)
+    assert json.loads((folder.base / "metrics/validation.json").read_text())["rejected"] == 1
+
+
+def test_too_many_unusable_labels_fail(folder):
+    """One column of words leaves every row usable, and must not pass as a detail."""
+    folder.rows = [row.rsplit(" ", 1)[0] + " yes" if index < 4 else row for index, row in enumerate(folder.rows)]
+    done = folder.run({"validate.max_rejected": 0.05})
+    assert done.returncode == 1
+    assert "4 of 20 labels can't be used (20.0%), above validate.max_rejected (5.0%): write 1, 0 or NA" in done.stderr

@@ -59,7 +59,8 @@ class TrainingPictures(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         picture = torch.from_numpy(np.array(self.store[self.rows[index]])).permute(2, 0, 1)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(self.seed, "augment", self.epoch, int(self.rows[index])))
+            # The CPU's generator alone: torch.manual_seed would also reset the GPU's, which dropout draws from.
+            torch.default_generator.manual_seed(seed_for(self.seed, "augment", self.epoch, int(self.rows[index])))
             # Erased after normalising, so that the blank has the mean colour.
             return self.erase(normalised(self.transform(picture), self.how)), self.targets[index]
 

@@ -21,7 +21,7 @@ def run_stage(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted: nothing was written by this stage", file=sys.stderr)
+        print("interrupted: no file is half-written; the same command starts this stage again", file=sys.stderr)
         sys.exit(130)
 
 

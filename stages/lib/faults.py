@@ -23,6 +23,7 @@ EFFECTS = {
     "too_many_pixels": ROW,
     "extreme_aspect": ROW,
     "wrong_columns": ROW,
+    "labels_unusable": ROW,
     "bad_token": CELL,
     "conflicting_labels": CELL,
     "repeated_row": NOTE,

@@ -15,13 +15,18 @@ from stages.lib.images import SUFFIXES, inside
 
 def image_files(folder: Path) -> list[str]:
     """Names of all files below `folder` that end like an image, relative to it, sorted. Links are not entered."""
+    return [name for name in all_files(folder) if os.path.splitext(name)[1].lower() in SUFFIXES]
+
+
+def all_files(folder: Path) -> list[str]:
+    """Names of all files below `folder` but hidden ones, relative to it, sorted."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"images folder {folder} {what}; set data.images (or predict.images) in params.yaml")
     names = []
     for parent, _, files in os.walk(folder):
         for name in files:
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+            if not name.startswith("."):
                 names.append(os.path.relpath(os.path.join(parent, name), folder))
     return sorted(names)
 

@@ -25,6 +25,7 @@ from stages.lib.files import MISSING
 TOKENS = {"1": 1.0, "0": 0.0, MISSING: np.nan}
 # What spreadsheets and pandas make of 1, 0 and NA when they save a CSV; equal in value, so nothing is guessed.
 CSV_TOKENS = TOKENS | {"1.0": 1.0, "0.0": 0.0, "": np.nan, "NaN": np.nan, "nan": np.nan}
+NAME_COLUMNS = ("image", "images", "file", "filename", "name", "path")  # what people call the first column
 RESERVED = ("image", "group", "part", "line")  # columns of this project's own tables
 
 
@@ -36,13 +37,15 @@ class Labels:
     table: pd.DataFrame
     faults: list[Fault]
     n_rows: int  # data rows in the file, the faulty and the repeated ones included
+    damaged: set[str]  # images that lost a label to a bad token or a contradiction
 
 
 def read(path: Path) -> Labels:
     """Read a labels file: white-space separated, or comma separated where the name ends in .csv.
 
-    The first row is a header if no cell after the first is a label and the first does not look like a
-    file; without one the attributes are attr_1..n. Blank lines and lines that start with # are passed over.
+    The first row is a header if its first cell is a usual name for a column of images, or if no cell after
+    the first is a label and the first does not look like a file; without one the attributes are attr_1..n.
+    Blank lines and lines that start with # are passed over.
     A cell that is not 1, 0 or NA becomes NA; a row with the wrong number of columns is set aside; rows
     that repeat an image are merged: known beats NA, and where they contradict each other the cell is NA.
 
@@ -66,8 +69,10 @@ def read(path: Path) -> Labels:
         names.append(row[0])
         cells.append([_cell(path, line, a, token, tokens, faults) for a, token in zip(attributes, row[1:], strict=True)])
     values = np.array(cells, dtype=float).reshape(len(cells), len(attributes))
-    table = _merged(path, lines, names, values, attributes, faults)
-    return Labels(attributes, table, faults, len(rows))
+    bad_lines = {fault.line for fault in faults if fault.kind == "bad_token"}
+    table, contradicted = _merged(path, lines, names, values, attributes, faults)
+    damaged = contradicted | set(table["image"][table["line"].isin(bad_lines)])
+    return Labels(attributes, table, faults, len(rows), damaged)
 
 
 def _decoded(path: Path, faults: list[Fault]) -> str:
@@ -121,6 +126,8 @@ def _csv_rows(path: Path, faults: list[Fault]) -> Iterator[tuple[int, list[str]]
 
 
 def _is_header(row: list[str], tokens: dict[str, float]) -> bool:
+    if row[0].lower() in NAME_COLUMNS:
+        return True  # also where the attributes are called 0, 1, 2
     looks_like_file = re.search(r"\.[A-Za-z]{3,4}$", row[0]) is not None
     return not looks_like_file and not any(cell in tokens for cell in row[1:] if cell)
 
@@ -172,8 +179,8 @@ def _cell(path: Path, line: int, column: str, token: str, tokens: dict[str, floa
 
 def _merged(
     path: Path, lines: list[int], names: list[str], values: np.ndarray, attributes: list[str], faults: list[Fault]
-) -> pd.DataFrame:
-    """One row per image name, at the place of its first row; see `read` for how repeated rows are merged."""
+) -> tuple[pd.DataFrame, set[str]]:
+    """One row per image name, at the place of its first row, and the images whose rows contradict each other."""
     first: dict[str, int] = {}
     contradicted = np.zeros(values.shape, dtype=bool)
     # './a.jpg' and 'a.jpg' are one picture. Names that leave the folder stay as they are, to be reported so.
@@ -196,7 +203,8 @@ def _merged(
     values[contradicted] = np.nan
     rows = list(first.values())
     table = pd.DataFrame({"line": np.array(lines, dtype=int)[rows], "image": list(first)})
-    return table.join(pd.DataFrame(values[rows], columns=attributes, index=table.index))
+    table = table.join(pd.DataFrame(values[rows], columns=attributes, index=table.index))
+    return table, {name for name, row in first.items() if contradicted[row].any()}
 
 
 def attributes_of(table: pd.DataFrame) -> list[str]:

@@ -6,6 +6,8 @@ nothing to the count. With weight w of a positive the loss of a cell is w*y*log(
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -24,6 +26,15 @@ def cells(logits: np.ndarray, targets: np.ndarray, pos_weight: np.ndarray) -> np
     """The loss of every cell in NumPy, NaN where the label is unknown; shape of `targets`."""
     softplus = np.logaddexp(0, logits)
     return pos_weight * targets * (softplus - logits) + (1 - targets) * softplus
+
+
+def constant_of(stats: Mapping[str, Mapping[str, float]], attributes: Sequence[str]) -> np.ndarray:
+    """`best_constant` by the training rows of one model of stats.json, shape (n_attributes,).
+
+    An attribute that training rows know nothing of gets a rate of 0.5.
+    """
+    rate = np.array([stats["base_rate"].get(name, 0.5) for name in attributes])
+    return best_constant(rate, np.array([stats["pos_weight"][name] for name in attributes]))
 
 
 def best_constant(base_rate: np.ndarray, pos_weight: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ SCORES = ("ap", "roc_auc", "precision", "recall", "f1", "loss")
 
 
 def average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """AP per attribute, shape (n_attributes,); NaN where no positive is known."""
-    return _per_attribute(sk.average_precision_score, targets, scores, needs_both=False)
+    """AP per attribute, shape (n_attributes,); NaN where one class only is known: any score would be right."""
+    return _per_attribute(sk.average_precision_score, targets, scores)
 
 
 def roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """ROC-AUC per attribute, shape (n_attributes,); NaN where one class only is known."""
-    return _per_attribute(sk.roc_auc_score, targets, scores, needs_both=True)
+    return _per_attribute(sk.roc_auc_score, targets, scores)
 
 
 def macro(values: np.ndarray) -> float:
@@ -96,12 +96,12 @@ def confusion(attributes: list[str], targets: np.ndarray, decisions: np.ndarray)
     return pd.DataFrame(rows, columns=["attribute", "actual", "decided", "images", "share"])
 
 
-def _per_attribute(score: object, targets: np.ndarray, scores: np.ndarray, needs_both: bool) -> np.ndarray:
+def _per_attribute(score: object, targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     found = np.full(targets.shape[1], np.nan)
     for column in range(targets.shape[1]):
         known = ~np.isnan(targets[:, column])
         truth = targets[known, column]
-        if truth.sum() > 0 and not (needs_both and truth.sum() == len(truth)):
+        if 0 < truth.sum() < len(truth):
             found[column] = score(truth, scores[known, column])  # type: ignore[operator]
     return found
 

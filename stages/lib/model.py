@@ -45,7 +45,9 @@ class Tagger(nn.Module):
         """Level of a parameter of this network, by its dotted name."""
         if not parameter.startswith("backbone."):
             return len(backbones.LEVELS) - 1
-        return backbones.level_of(parameter.removeprefix("backbone."), self.unit_levels or {})
+        if self.unit_levels is None:  # one piece, which trains whole or not at all: next to the head
+            return len(backbones.LEVELS) - 2
+        return backbones.level_of(parameter.removeprefix("backbone."), self.unit_levels)
 
     def freeze(self, first: str) -> None:
         """Freeze what lies before stage `first` ("none", "layer1".."layer4", or "all" for the whole backbone).

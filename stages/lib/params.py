@@ -1,7 +1,7 @@
 """params.yaml -> the settings one stage reads, as a frozen object, checked.
 
-The whole file is checked at every stage's door, so that a slip in a late stage's section stops the first
-stage; but a stage gets only the keys that it names, which are those that dvc.yaml declares for it.
+The whole file is checked at the door of every stage that runs, so that a slip in a late stage's section stops
+the first one; but a stage gets only the keys that it names, which are those that dvc.yaml declares for it.
 """
 
 from __future__ import annotations

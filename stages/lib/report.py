@@ -41,6 +41,11 @@ class Validation:
             limit = f"above validate.max_rejected ({self.max_rejected:.1%})"
             way_out = "mend the rows named below, or raise the limit in params.yaml"
             return f"{self.rejected} of {self.read.n_rows} rows are set aside ({share:.1%}), {limit}: {way_out}"
+        spoilt = sum(fault.effect == kinds.CELL for fault in self.faults)
+        cells = self.read.n_rows * len(self.read.attributes)
+        if spoilt > self.max_rejected * cells:
+            limit = f"above validate.max_rejected ({self.max_rejected:.1%})"
+            return f"{spoilt} of {cells} labels can't be used ({spoilt / cells:.1%}), {limit}: write 1, 0 or NA"
         if self.table.empty:
             return f"{self.labels_file}: no row has both a usable image and a known label: nothing to train on"
         hopeless = {fault.column for fault in self.faults if fault.kind == "one_class_only"}

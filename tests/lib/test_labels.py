@@ -201,3 +201,9 @@ def test_pos_weight_against_a_loop(rule, power):
     targets[:, 6] = np.where(np.arange(60) == 0, 1, 0)  # 59 to 1: clipped
     expected = [slow_pos_weight(column.tolist(), power, 0.5, 20) for column in targets.T]
     np.testing.assert_allclose(labels.pos_weight(targets, rule, 0.5, 20), expected)
+
+
+def test_header_with_numbered_attributes(tmp_path):
+    found = read(tmp_path, "image,0,1,2\na.jpg,1,0,1\n", "labels.csv")
+    assert found.attributes == ["0", "1", "2"]
+    assert values(found) == [[1, 0, 1]]

@@ -111,8 +111,8 @@ def test_supports_losses_and_constants() -> None:
 DEFINED = {  # targets of one attribute -> is AP defined, is ROC-AUC
     "all unknown": ([np.nan] * 4, False, False),
     "no positive": ([0, 0, np.nan, 0], False, False),
-    "no negative": ([1, 1, np.nan, 1], True, False),
-    "one present": ([1], True, False),
+    "no negative": ([1, 1, np.nan, 1], False, False),
+    "one present": ([1], False, False),
     "one absent": ([0], False, False),
     "one unknown": ([np.nan], False, False),
     "none": ([], False, False),

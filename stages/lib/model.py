@@ -137,8 +137,9 @@ def save(path: Path, saved: Saved) -> None:
     content = {item.name: getattr(saved, item.name) for item in fields(saved)}
     content |= {"format": FORMAT, "preprocessing": asdict(saved.preprocessing)}
     content["members"] = [{item.name: getattr(m, item.name) for item in fields(m)} for m in saved.members]
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    # Given a path, torch.save writes its name into the archive; given a file, equal models are equal bytes.
+    with replacing(path) as temporary, open(temporary, "wb") as opened:
+        torch.save(content, opened)
 
 
 def load(path: Path) -> Saved:

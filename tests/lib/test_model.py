@@ -6,6 +6,7 @@ import os
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -241,6 +242,13 @@ def test_members_share_their_frozen_tensors_on_disk(tmp_path: Path) -> None:
             assert torch.equal(again(pictures), network.eval().to(memory_format=torch.channels_last)(pictures))
 
 
+def test_equal_models_are_equal_bytes_whatever_the_file_is_called(tmp_path: Path) -> None:
+    saved = saved_of([trained()])
+    for name in ("one.pth", "other_process.pth"):
+        model.save(tmp_path / name, saved)
+    assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "other_process.pth").read_bytes()
+
+
 def test_members_that_differ_are_kept_apart(tmp_path: Path) -> None:
     networks = [trained(seed=seed) for seed in (0, 1)]
     model.save(tmp_path / "model.pth", saved_of(networks))
@@ -253,8 +261,8 @@ def test_a_failed_save_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "model.pth"
     path.write_bytes(b"earlier")
 
-    def full(content: object, where: Path) -> None:
-        where.write_bytes(b"half")
+    def full(content: object, where: BinaryIO) -> None:
+        where.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full)

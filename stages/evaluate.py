@@ -37,7 +37,7 @@ class Inputs:
     """The model and the rows: `targets` (n, n_attributes) with NaN for unknown, `parts` (n,), `store` the pixels."""
 
     saved: models.Saved
-    store: np.ndarray
+    store: pixels.Store
     names: list[str]
     targets: np.ndarray
     parts: np.ndarray

@@ -51,7 +51,7 @@ READS = (
 class Inputs:
     """What the stage reads: `store` (n, side, side, 3) uint8, `targets` (n, n_attributes) with NaN, parts (n,)."""
 
-    store: np.ndarray
+    store: pixels.Store
     targets: np.ndarray
     attributes: list[str]
     parts: np.ndarray

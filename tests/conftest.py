@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+
+from stages import validate
+from stages.lib.errors import run_stage as run_main
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,3 +68,59 @@ def run_stage() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     return run
+
+
+def in_process(_: str, *args: object) -> CompletedProcess[str]:
+    """Run the stage as `run_stage` does, without a process of its own."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before, sys.argv = sys.argv, ["validate", *map(str, args)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            run_main(validate.main)
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = before
+    return CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+
+class Folder:
+    """A folder of ten good pictures that a test damages, and the stage run on it."""
+
+    def __init__(self, base: Path, picture: Callable[..., Image.Image], run: Callable, settings: Callable) -> None:
+        self.base, self.picture, self._run, self._settings = base, picture, run, settings
+        self.images = base / "images"
+        self.images.mkdir(parents=True)
+        self.rows = []
+        for index in range(10):
+            picture(index).save(self.images / f"{index}.jpg", quality=92)
+            self.rows.append(f"{index}.jpg {index % 2} {int(index > 4)}")
+
+    def run(self, changes: dict[str, object] | None = None, labels: str = "labels.txt", command: bool = False):
+        if labels == "labels.txt":
+            (self.base / labels).write_text("image a b\n" + "\n".join(self.rows) + "\n")
+        changes = {"validate.side": 64, "validate.max_rejected": 0.5} | (changes or {})
+        out = self.base / "clean", self.base / "metrics"
+        where = ("--images", self.images, "--labels", self.base / labels, "--out", out[0], "--metrics", out[1])
+        run = self._run if command else in_process
+        return run("validate", *where, "--params", self._settings(changes))
+
+    def rejects(self) -> pd.DataFrame:
+        return pd.read_csv(self.base / "clean/rejects.csv", keep_default_na=False, dtype={"value": str})
+
+    def fault(self, kind: str) -> pd.Series:
+        found = self.rejects()
+        (row,) = [row for _, row in found.iterrows() if row["kind"] == kind]
+        return row
+
+    def clean(self) -> pd.DataFrame:
+        return pd.read_csv(self.base / "clean/labels.csv", dtype={"image": str})
+
+    def outputs(self) -> dict[str, bytes]:
+        places = sorted((self.base / "clean").iterdir()) + sorted((self.base / "metrics").iterdir())
+        return {place.name: place.read_bytes() for place in places}
+
+
+@pytest.fixture
+def folder(tmp_path, picture, run_stage, settings_file) -> Folder:
+    return Folder(tmp_path / "data", picture, run_stage, settings_file)

@@ -8,77 +8,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
-from subprocess import CompletedProcess
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from stages import validate
-from stages.lib import files, images
-from stages.lib.errors import run_stage as run_main
 from stages.lib.faults import EFFECTS
-
-
-def in_process(_: str, *args: object) -> CompletedProcess[str]:
-    """Run the stage as `run_stage` does, without a process of its own."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    before, sys.argv = sys.argv, ["validate", *map(str, args)]
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            run_main(validate.main)
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.argv = before
-    return CompletedProcess(args, code, out.getvalue(), err.getvalue())
-
-
-class Folder:
-    """A folder of ten good pictures that a test damages, and the stage run on it."""
-
-    def __init__(self, base: Path, picture: Callable[..., Image.Image], run: Callable, settings: Callable) -> None:
-        self.base, self.picture, self._run, self._settings = base, picture, run, settings
-        self.images = base / "images"
-        self.images.mkdir(parents=True)
-        self.rows = []
-        for index in range(10):
-            picture(index).save(self.images / f"{index}.jpg", quality=92)
-            self.rows.append(f"{index}.jpg {index % 2} {int(index > 4)}")
-
-    def run(self, changes: dict[str, object] | None = None, labels: str = "labels.txt", command: bool = False):
-        if labels == "labels.txt":
-            (self.base / labels).write_text("image a b\n" + "\n".join(self.rows) + "\n")
-        changes = {"validate.side": 64, "validate.max_rejected": 0.5} | (changes or {})
-        out = self.base / "clean", self.base / "metrics"
-        where = ("--images", self.images, "--labels", self.base / labels, "--out", out[0], "--metrics", out[1])
-        run = self._run if command else in_process
-        return run("validate", *where, "--params", self._settings(changes))
-
-    def rejects(self) -> pd.DataFrame:
-        return pd.read_csv(self.base / "clean/rejects.csv", keep_default_na=False, dtype={"value": str})
-
-    def fault(self, kind: str) -> pd.Series:
-        found = self.rejects()
-        (row,) = [row for _, row in found.iterrows() if row["kind"] == kind]
-        return row
-
-    def clean(self) -> pd.DataFrame:
-        return pd.read_csv(self.base / "clean/labels.csv", dtype={"image": str})
-
-    def outputs(self) -> dict[str, bytes]:
-        places = sorted((self.base / "clean").iterdir()) + sorted((self.base / "metrics").iterdir())
-        return {place.name: place.read_bytes() for place in places}
-
-
-@pytest.fixture
-def folder(tmp_path, picture, run_stage, settings_file) -> Folder:
-    return Folder(tmp_path / "data", picture, run_stage, settings_file)
+from tests.conftest import Folder
 
 
 def plant_missing(f: Folder):
@@ -271,28 +208,6 @@ def test_empty_images_folder(folder):
     assert "nothing to train on" in done.stderr
 
 
-def test_second_run_decodes_nothing_and_gives_the_same(folder, monkeypatch):
-    assert folder.run().returncode == 0
-    before = folder.outputs()
-    frame = images.Frame(64, "squash", 120, 20)
-    earlier = validate.Earlier(folder.base / "clean", validate.recipe(frame), frame)
-    monkeypatch.setattr(images, "open_square", lambda *_: pytest.fail("decoded again"))
-    reused = validate.picture(folder.images, frame, earlier, "4.jpg")
-    np.testing.assert_array_equal(reused.pixels, np.load(folder.base / "clean/pixels.npy")[4])
-    assert folder.run().returncode == 0  # the whole stage, in this process
-    assert folder.outputs() == before
-
-
-def test_other_settings_or_changed_files_are_decoded_again(folder):
-    assert folder.run().returncode == 0
-    crop = images.Frame(64, "crop", 120, 20)
-    assert validate.Earlier(folder.base / "clean", validate.recipe(crop), crop).find(folder.images / "4.jpg") is None
-    folder.picture(90).save(folder.images / "4.jpg")
-    assert folder.run().returncode == 0
-    opened = images.open_square(folder.images / "4.jpg", images.Frame(64, "squash", 120, 20))
-    np.testing.assert_array_equal(np.load(folder.base / "clean/pixels.npy")[4], opened.pixels)
-
-
 def test_formula_like_and_control_characters_stay_text(folder):
     folder.rows.append("\x1b[2J=cmd.jpg 1 0")
     done = folder.run()
@@ -353,39 +268,6 @@ def test_odd_names_on_disk_are_reported_legibly(folder, name):
     fault = folder.fault("unlabelled_image")
     assert fault["file"].isprintable()
     assert fault["line"] == 0
-
-
-def test_file_that_can_no_longer_be_read_is_a_fault_of_the_second_run_too(folder, monkeypatch):
-    assert folder.run().returncode == 0
-    frame = images.Frame(64, "squash", 120, 20)
-    earlier = validate.Earlier(folder.base / "clean", validate.recipe(frame), frame)
-
-    def no_hash(path):
-        raise PermissionError(13, "Permission denied")
-
-    def no_pixels(path, frame):
-        raise images.ImageFault("unreadable_file", "can't be read: Permission denied")
-
-    monkeypatch.setattr(files, "fingerprint", no_hash)
-    monkeypatch.setattr(images, "open_square", no_pixels)
-    assert validate.picture(folder.images, frame, earlier, "4.jpg").fault.kind == "unreadable_file"
-
-
-def test_store_that_does_not_belong_to_its_table_is_not_reused(folder):
-    """As after a kill, or a full disk, between the writing of the two."""
-    assert folder.run().returncode == 0
-    store = np.load(folder.base / "clean/pixels.npy")
-    np.save(folder.base / "clean/pixels.npy", store[::-1])
-    assert folder.run().returncode == 0
-    np.testing.assert_array_equal(np.load(folder.base / "clean/pixels.npy"), store)
-
-
-def test_changed_hash_code_is_another_recipe(monkeypatch):
-    frame = images.Frame(64, "squash", 120, 20)
-    before = validate.recipe(frame)
-    plain = files.fingerprint
-    monkeypatch.setattr(files, "fingerprint", lambda path: "new" if path.name == "duplicates.py" else plain(path))
-    assert validate.recipe(frame) != before
 
 
 def test_row_whose_last_label_is_lost_counts_as_set_aside(folder):

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from stages.lib.chance import seed_for
 from stages.lib.params import Augment
+from stages.lib.pixels import Pictures
 from stages.lib.preprocessing import Preprocessing, normalised
 
 GREY = 128  # of the corners that a rotation leaves empty: near the mean of most normalisations
@@ -42,7 +43,7 @@ class TrainingPictures(Dataset):
     """
 
     def __init__(
-        self, store: np.ndarray, rows: np.ndarray, targets: np.ndarray, how: Preprocessing, strength: Augment, seed: int
+        self, store: Pictures, rows: np.ndarray, targets: np.ndarray, how: Preprocessing, strength: Augment, seed: int
     ) -> None:
         self.store = store
         self.rows = rows

@@ -21,7 +21,7 @@ import pandas as pd
 from stages.lib.errors import UserError
 
 MISSING = "NA"  # how an unknown value is written in every table of this project
-TEXT = ("image", "sha256", "hash", "mirrored_hash", "recipe")  # columns that are never numbers
+TEXT = ("image", "copy", "sha256", "hash", "mirrored_hash", "recipe", "compared")  # columns that are never numbers
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stages.lib.errors import UserError
+from stages.lib.pixels import Pictures
 from stages.lib.preprocessing import Preprocessing, to_input
 
 BATCH = 64
@@ -22,7 +23,11 @@ def device_of(choice: str) -> torch.device:
 
 
 def logits(
-    network: nn.Module, store: np.ndarray, rows: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
+    network: nn.Module,
+    store: Pictures,
+    rows: Sequence[int] | np.ndarray,
+    how: Preprocessing,
+    device: torch.device,
 ) -> np.ndarray:
     """Logits of the pictures `rows` of `store`, shape (n_rows, n_attributes), float64."""
     network.eval()

@@ -14,6 +14,7 @@ from stages.lib import faults as kinds
 from stages.lib import files
 from stages.lib.faults import Fault, shown
 from stages.lib.labels import Labels, negatives, positives
+from stages.lib.pixels import Pictures
 
 THUMB, GAP, LINE = 144, 6, 20  # the contact sheet, in pixels: thumbnail, gap beside it, line for its name
 ACROSS, ROWS = 8, 24  # thumbnails in a row and rows at most
@@ -97,7 +98,7 @@ class Validation:
         return "\n".join(lines)
 
 
-def duplicates_sheet(path: Path, store: np.ndarray, groups: np.ndarray, names: list[str]) -> None:
+def duplicates_sheet(path: Path, store: Pictures, groups: np.ndarray, names: list[str]) -> None:
     """A contact sheet of near-duplicate groups: one group a row, largest first, at most 24 rows of 8."""
     sizes = np.bincount(groups)
     order = [group for group in np.argsort(-sizes, kind="stable") if sizes[group] > 1][:ROWS]
@@ -110,7 +111,7 @@ def duplicates_sheet(path: Path, store: np.ndarray, groups: np.ndarray, names: l
     for row, group in enumerate(order):
         for column, member in enumerate(np.flatnonzero(groups == group)[:across]):
             corner = (column * (THUMB + GAP), row * (THUMB + LINE))
-            sheet.paste(Image.fromarray(np.array(store[member])).resize((THUMB, THUMB)), corner)
+            sheet.paste(Image.fromarray(store[member]).resize((THUMB, THUMB)), corner)
             draw.text((corner[0], corner[1] + THUMB + 2), shown(names[member], 24), fill="black", font=font)
     with files.replacing(path) as temporary:
         sheet.save(temporary)

@@ -80,7 +80,14 @@ def test_candidates_beyond_one_block_of_rows():
                 if (int(signatures[a, int(flipped)]) ^ int(signatures[b, 0])).bit_count() <= 8:
                     expected.append((a, b, flipped))
     assert expected == [(3, 590, False), (300, 599, True)]
-    assert duplicates._candidates(signatures, 8) == expected
+    everything = np.ones(600, dtype=bool)
+    assert [values.tolist() for values in duplicates._candidates(signatures, 8, everything)] == [
+        [3, 300],
+        [590, 599],
+        [False, True],
+    ]
+    only = np.arange(600) == 590
+    assert [values.tolist() for values in duplicates._candidates(signatures, 8, only)] == [[3], [590], [False]]
 
 
 def test_blank_pictures_are_not_linked_unless_the_files_are_equal():
@@ -97,6 +104,57 @@ def test_equal_files_are_linked_whatever_their_hash():
     far = np.array([(value, 0) for value in plain], dtype=np.uint64)
     found = duplicates.pairs(np.stack(blank), far, ["a", "b", "c", "b", "b"], DISTANCE)
     assert duplicates.groups(5, found).tolist() == [0, 1, 2, 1, 1]
+
+
+class Counted(list):
+    """Pictures that count how often they are asked for."""
+
+    asked = 0
+
+    def __getitem__(self, index):
+        self.asked += 1
+        return super().__getitem__(index)
+
+
+def test_settled_files_are_not_compared_again_and_the_result_is_the_same(picture):
+    changes = [smaller, jpeg, mirrored, cropped, watermarked]
+    originals = [picture(seed, (200, 160)) for seed in range(10)]
+    pixels = Counted([square(one) for one in originals] + [square(change(originals[i])) for i, change in enumerate(changes)])
+    pixels.append(pixels[0])  # an equal file
+    digests = [f"d{index}" for index in range(15)] + ["d0"]
+    signatures = np.array([duplicates.signature(one) for one in pixels], dtype=np.uint64)
+    afresh = duplicates.pairs(pixels, signatures, digests, DISTANCE)
+    assert {(0, 15), (1, 11), (2, 12), (3, 13), (4, 14), (0, 10)} <= set(map(tuple, afresh.tolist()))
+    for known in (range(16), range(12), range(5, 16)):
+        digests_known = frozenset(digests[index] for index in known)
+        inside = [(digests[a], digests[b]) for a, b in afresh.tolist() if {digests[a], digests[b]} <= digests_known]
+        pixels.asked = 0
+        again = duplicates.pairs(pixels, signatures, digests, DISTANCE, duplicates.Settled(digests_known, tuple(inside)))
+        assert again.tolist() == afresh.tolist()
+        assert (pixels.asked == 0) == (len(known) == 16)
+
+
+def test_glance_against_a_slow_loop(picture):
+    pixels = [square(picture(seed)) for seed in range(6)] + [square(mirrored(picture(0))), square(cropped(picture(1)))]
+    first, second = np.triu_indices(8, 1)
+    for flip in (False, True):
+        expected = []
+        for a, b in zip(first, second, strict=True):
+            whole, detail = [], []
+            for index in (a, b):
+                small = np.asarray(Image.fromarray(pixels[index]).resize((16, 16), Image.Resampling.BOX)).astype(float)
+                if flip and index == a:
+                    small = small[:, ::-1]
+                low = np.zeros_like(small)
+                for y in range(16):
+                    for x in range(16):
+                        low[y, x] = small[y // 2 * 2 : y // 2 * 2 + 2, x // 2 * 2 : x // 2 * 2 + 2].mean(axis=(0, 1))
+                whole.append(small.ravel())
+                detail.append((small - low).ravel())
+            expected.append(np.corrcoef(whole)[0, 1] >= 0.75 and np.corrcoef(detail)[0, 1] >= 0.5)
+        found = duplicates._glance(pixels, first, second, np.full(len(first), flip))
+        assert found.tolist() == expected
+        assert 0 < sum(expected) < len(expected)
 
 
 def test_one_image():

@@ -28,27 +28,26 @@ READS = ("predict.batch_size", "predict.workers", "train.device", "validate.max_
 
 
 class Predictor:
-    """The members of a model and the thresholds; `probabilities` is the mean of the members' log-odds, as a probability."""
+    """The members of a model and the decision; `probabilities` is the mean of the members' log-odds, calibrated."""
 
     def __init__(self, model: Path, decision: Path, threshold: float | None, device: str) -> None:
         self.saved = models.load(model)
         self.networks = self.saved.networks()
         self.device = inference.device_of(device)
-        if threshold is None:
-            self.thresholds = decisions.read(decision, files.fingerprint(model), self.saved.attributes)
-        else:
-            self.thresholds = np.full(len(self.saved.attributes), threshold)
+        attributes, n_members = self.saved.attributes, len(self.networks)
+        self.decision, self.log_pos_weight = decisions.read(decision, files.fingerprint(model), attributes, n_members)
+        self.thresholds = self.decision.threshold if threshold is None else np.full(len(attributes), threshold)
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures (n, side, side, 3) uint8 -> probabilities (n, n_attributes)."""
         log_odds = [
             decisions.corrected(
                 inference.logits(network.to(self.device), pictures, range(len(pictures)), self.saved.preprocessing, self.device),
-                self.saved.log_pos_weight(index),
+                self.log_pos_weight[index],
             )
             for index, network in enumerate(self.networks)
         ]
-        return decisions.probabilities(np.mean(log_odds, axis=0))
+        return decisions.probabilities(self.decision.calibrated(np.mean(log_odds, axis=0)))
 
 
 def main() -> None:

@@ -7,11 +7,14 @@ Reads   data/clean/{labels.csv, pixels.npy, splits.csv}, metrics/stats.json, par
 Writes  models/model.pth         self-sufficient: weights, attributes, preprocessing, settings (one member per fold)
         metrics/train.json       epochs, kept epoch, validation loss beside the constant's, validation AP
         metrics/iterations.csv, metrics/epochs.csv, metrics/loss_curve.png
+        metrics/early_word.csv   what logistic regression on the frozen features reaches, told before the first epoch
+        data/frozen.npz          those features of every image, and the regression's cross-validated log-odds
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import asdict, dataclass, is_dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -24,6 +27,7 @@ import torch
 from stages.lib import (
     augment,
     backbones,
+    early_word,
     files,
     inference,
     labels,
@@ -33,6 +37,7 @@ from stages.lib import (
     params,
     pixels,
     plots,
+    probe,
     splits,
     training,
 )
@@ -49,11 +54,13 @@ READS = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the stage reads: `store` (n, side, side, 3) uint8, `targets` (n, n_attributes) with NaN, parts (n,)."""
+    """What the stage reads: `store` (n, side, side, 3) uint8, `targets` (n, n_attributes) with NaN, groups and parts (n,)."""
 
     store: pixels.Store
     targets: np.ndarray
     attributes: list[str]
+    names: list[str]
+    groups: np.ndarray
     parts: np.ndarray
     stats: dict[str, Any]
 
@@ -64,7 +71,7 @@ def main() -> None:
     settings = params.load(args.params, READS)
     device = inference.device_of(settings.train.device)
     inputs = read_inputs(args)
-    fits, members = [], []
+    fits, members, early_ap = [], [], float("nan")
     for fold in range(settings.folds):
         torch.manual_seed(seed_for(settings.seed, "head", fold))
         backbone = backbones.create(settings.backbone, settings.weights, settings.train.resolution)
@@ -72,17 +79,19 @@ def main() -> None:
         network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
         network.freeze(settings.freeze)
         if fold == 0:
+            early_ap = early(args, backbone, inputs, how, settings, device)
             print(opening(network, settings, device), flush=True)
         result, pos_weight = fit_fold(network, inputs, how, settings, fold, device)
         members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
         fits.append(result)
-    write_outputs(args, settings, inputs, how, fits, members)
+    write_outputs(args, settings, inputs, how, fits, members, early_ap)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", type=Path, default=Path("data/clean"), help="folder that validate and stats have filled")
     parser.add_argument("--model", type=Path, default=Path("models/model.pth"), help="where the model goes")
+    parser.add_argument("--frozen", type=Path, default=Path("data/frozen.npz"), help="where the frozen features go")
     parser.add_argument("--metrics", type=Path, default=Path("metrics"), help="folder for figures, and of stats.json")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     return parser.parse_args()
@@ -96,13 +105,30 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
     if list(split["image"]) != list(table["image"]) or len(store) != len(table):
         raise UserError(f"{args.clean}: the tables and the pixels are of different runs; run 'dvc repro'")
     stats = files.read_json(args.metrics / "stats.json", "stats")
-    return Inputs(store, table[attributes].to_numpy(float), attributes, split["part"].to_numpy(), stats)
+    targets, groups, parts = table[attributes].to_numpy(float), split["group"].to_numpy(), split["part"].to_numpy()
+    return Inputs(store, targets, attributes, list(table["image"]), groups, parts, stats)
 
 
 def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
     mean, std = backbones.mean_and_std(backbone)
     kept = settings.train.center_crop
     return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.resolution, kept, mean, std)
+
+
+def early(
+    args: argparse.Namespace, backbone: torch.nn.Module, inputs: Inputs, how: Preprocessing, settings: Any, device: torch.device
+) -> float:
+    """Say what logistic regression on the frozen features reaches, and keep the features for evaluate; returns its macro AP."""
+    started = time.perf_counter()
+    features = probe.features(backbone, inputs.store, np.arange(len(inputs.store)), how, device)
+    seed = seed_for(settings.seed, "early word")
+    fold_of = early_word.folds_of(inputs.parts, settings.folds, inputs.targets, inputs.groups, inputs.names, seed)
+    table, log_odds = early_word.listen(inputs.attributes, features, inputs.targets, inputs.groups, fold_of, seed)
+    files.write_arrays(args.frozen, features=features, log_odds=log_odds)
+    files.write_table(args.metrics / "early_word.csv", table.round(4))
+    seconds = time.perf_counter() - started
+    print(early_word.text(table, int((fold_of >= 0).sum()), seconds, settings.weights == "none"), flush=True)
+    return metrics.macro(table["ap"].to_numpy(float))
 
 
 def opening(network: models.Tagger, settings: Any, device: torch.device) -> str:
@@ -187,6 +213,7 @@ def write_outputs(
     how: Preprocessing,
     fits: list[training.Fit],
     members: list[models.Member],
+    early_ap: float,
 ) -> None:
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
@@ -198,6 +225,7 @@ def write_outputs(
         "val_loss": float(np.mean([fit.val_loss for fit in fits])),
         "val_loss_constant": float(np.mean(constants)),
         "val_ap": metrics.macro(np.array([row["val_ap"] for row in kept])),
+        "early_ap": early_ap,
     }
     used = {key: plain(attrgetter(key)(settings)) for key in READS}
     saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)

@@ -1,15 +1,16 @@
-"""From logits to probabilities and decisions: prior correction and thresholds; decision.json."""
+"""From logits to probabilities and decisions: prior correction, temperature, thresholds; decision.json, which holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve
 
-from stages.lib import files
+from stages.lib import calibration, files, goals
 from stages.lib.errors import UserError
 
 
@@ -26,46 +27,90 @@ def probabilities(log_odds: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -log_odds))
 
 
-def best_f1_threshold(targets: np.ndarray, scores: np.ndarray, fallback: float) -> float:
-    """Threshold on `scores`, shape (n_images,), whose decisions `score >= threshold` have the best F1.
+@dataclass(frozen=True)
+class Goal:
+    """What a threshold is for: `name` is one of params.GOALS, `minimum` the precision or recall that is asked for."""
 
-    Halfway to the next lower score, so that it does not sit on one picture's score. `fallback` where no
-    positive or no negative is known.
+    name: str
+    minimum: float
+    fixed: float  # the threshold of the goal "fixed", and of attributes without both classes known
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How each attribute is decided; arrays have shape (n_attributes,).
+
+    A probability is the sigmoid of log-odds / `temperature`; at `threshold` and above it means present. `reached`
+    tells whether the goal was reached on the rows that the threshold was tuned on.
     """
-    known = ~np.isnan(targets)
-    truth, score = targets[known], scores[known]
-    if truth.sum() in (0, len(truth)):
-        return fallback
-    precision, recall, candidates = precision_recall_curve(truth, score)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = candidates[np.argmax(f1[:-1])]
-    below = score[score < best]
-    halfway = (best + below.max()) / 2 if len(below) else best
-    # Between neighbouring floats there is nothing halfway.
-    return float(halfway if not len(below) or halfway > below.max() else best)
+
+    temperature: np.ndarray
+    threshold: np.ndarray
+    reached: np.ndarray
+
+    def calibrated(self, log_odds: np.ndarray) -> np.ndarray:
+        """Log-odds (n, n_attributes), corrected for pos_weight, on the scale of probabilities that mean what they say."""
+        return log_odds / self.temperature
+
+    def decided(self, log_odds: np.ndarray) -> np.ndarray:
+        """Decisions (n, n_attributes), bool, from log-odds that are corrected but not yet calibrated."""
+        return probabilities(self.calibrated(log_odds)) >= self.threshold
 
 
-def thresholds(targets: np.ndarray, scores: np.ndarray, rule: str, fixed: float) -> np.ndarray:
-    """Threshold of every attribute, shape (n_attributes,), by the rule `f1` or `fixed`."""
-    if rule == "fixed":
-        return np.full(targets.shape[1], fixed)
-    return np.array([best_f1_threshold(t, s, fixed) for t, s in zip(targets.T, scores.T, strict=True)])
+def tune(targets: np.ndarray, log_odds: np.ndarray, groups: np.ndarray, goal: Goal) -> Decision:
+    """Temperatures and thresholds from rows that must not be scored with them; `targets` has NaN for unknown."""
+    temperature = calibration.temperatures(targets, log_odds, groups)
+    scores = probabilities(log_odds / temperature)
+    return Decision(temperature, *goals.thresholds(targets, scores, goal.name, goal.minimum, goal.fixed))
 
 
-def write(path: Path, model: str, chosen: Mapping[str, float], rule: str) -> None:
-    """Write decision.json; `model` is the fingerprint of the model file that the thresholds belong to."""
-    files.write_json(path, {"model": model, "rule": rule, "thresholds": dict(chosen)}, exact=True)
+def write(path: Path, model: str, attributes: Sequence[str], log_pos_weight: np.ndarray, chosen: Decision, goal: Goal) -> None:
+    """Write decision.json: all that lies between a network's logits and its decisions.
+
+    `model` is the fingerprint of the model file that it belongs to, `log_pos_weight` (n_members, n_attributes) what
+    each member's logits are shifted by.
+    """
+    each = {
+        name: {
+            "log_pos_weight": [float(value) for value in log_pos_weight[:, column]],
+            "temperature": float(chosen.temperature[column]),
+            "threshold": float(chosen.threshold[column]),
+            "goal_reached": bool(chosen.reached[column]),
+        }
+        for column, name in enumerate(attributes)
+    }
+    asked: dict[str, Any] = {"name": goal.name}
+    if goal.name in ("precision", "recall"):
+        asked["minimum"] = goal.minimum
+    files.write_json(path, {"model": model, "goal": asked, "attributes": each}, exact=True)
 
 
-def read(path: Path, model: str, attributes: list[str]) -> np.ndarray:
-    """Thresholds in the order of `attributes`; UserError where the file belongs to another model."""
+def read(path: Path, model: str, attributes: Sequence[str], n_members: int) -> tuple[Decision, np.ndarray]:
+    """The decision and log_pos_weight (n_members, n_attributes), in the order of `attributes`.
+
+    Raises UserError where the file belongs to another model, or holds what is no number.
+    """
     content: dict[str, Any] = files.read_json(path, "evaluate")
     if content.get("model") != model:
         raise UserError(f"{path} belongs to another model file; run 'dvc repro evaluate'")
-    found = content.get("thresholds")
-    if not isinstance(found, dict) or set(found) != set(attributes):
+    found = content.get("attributes")
+    if not isinstance(found, dict) or set(found) != set(attributes) or not all(isinstance(v, dict) for v in found.values()):
         raise UserError(f"{path} does not name the model's attributes; run 'dvc repro --force evaluate'")
-    wrong = [name for name in attributes if not isinstance(found[name], int | float) or isinstance(found[name], bool)]
-    if wrong:
-        raise UserError(f"{path}: the threshold of '{wrong[0]}' is {found[wrong[0]]!r}, not a number; run 'dvc repro evaluate'")
-    return np.array([float(found[name]) for name in attributes])
+    threshold = np.array([_number(path, name, "threshold", found[name].get("threshold")) for name in attributes])
+    temperature = np.array([_number(path, name, "temperature", found[name].get("temperature"), above=0) for name in attributes])
+    shifts = np.empty((n_members, len(attributes)))
+    for column, name in enumerate(attributes):
+        given = found[name].get("log_pos_weight")
+        if not isinstance(given, list) or len(given) != n_members:
+            raise UserError(f"{path}: log_pos_weight of '{name}' must be a list of {n_members}; run 'dvc repro --force evaluate'")
+        shifts[:, column] = [_number(path, name, "log_pos_weight", value) for value in given]
+    reached = np.array([found[name].get("goal_reached") is True for name in attributes])
+    return Decision(temperature, threshold, reached), shifts
+
+
+def _number(path: Path, name: str, key: str, value: Any, above: float = -math.inf) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise UserError(f"{path}: the {key} of '{name}' is {value!r}, not a number; run 'dvc repro --force evaluate'")
+    if value <= above:
+        raise UserError(f"{path}: the {key} of '{name}' is {value!r}, not above {above}; run 'dvc repro --force evaluate'")
+    return float(value)

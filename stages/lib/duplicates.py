@@ -146,7 +146,8 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
     side = SIDE // 2
     small = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BOX), dtype=np.float32)
     coarse = small.reshape(COARSE, 2, COARSE, 2, 3).mean(axis=(1, 3)).repeat(2, axis=0).repeat(2, axis=1)
-    return _normed(np.stack([small, small - coarse]).reshape(2, -1)).reshape(2, side, side, 3)
+    both = _normed(np.stack([small, small - coarse]).reshape(2, -1))
+    return both.reshape(2, side, side, 3).astype(np.float16)
 
 
 def _alike(views: Callable[[int], np.ndarray], candidate: tuple[int, int, bool]) -> bool:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from stages.lib.errors import UserError
+from stages.lib.errors import UserError, first_line
 
 MISSING = "NA"  # how an unknown value is written in every table of this project
-TEXT = ("image", "copy", "sha256", "hash", "mirrored_hash", "recipe", "compared")  # columns that are never numbers
+TEXT = ("image", "copy", "attribute", "sha256", "hash", "mirrored_hash", "recipe", "compared")  # columns that are never numbers
 
 
 @contextmanager
@@ -85,13 +88,38 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def read_table(path: Path, made_by: str) -> pd.DataFrame:
     """Read a CSV of `write_table`; names and digests stay text even where all look like numbers, or a name is 'NA'."""
     try:
-        columns = pd.read_csv(path, nrows=0).columns
-        marks = {column: [MISSING] for column in columns if column not in TEXT}
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=marks)
+        return parse_table(path.read_bytes().decode("utf-8"), str(path), made_by)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a table ({error}); run 'dvc repro --force {made_by}'") from None
+
+
+def parse_table(text: str, name: str, made_by: str) -> pd.DataFrame:
+    """The content of a CSV of `write_table`; `name` is for the error message."""
+    try:
+        columns = pd.read_csv(io.StringIO(text), nrows=0).columns
+        marks = {column: [MISSING] for column in columns if column not in TEXT}
+        return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=marks)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{name} is not a table ({error}); run 'dvc repro --force {made_by}'") from None
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write named arrays as one .npz; equal arrays are equal bytes."""
+    with replacing(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path, made_by: str, *names: str) -> list[np.ndarray]:
+    """The arrays `names` of a file of `write_arrays`; nothing in it is executed."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return [content[name] for name in names]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None
+    except (ValueError, KeyError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}); run 'dvc repro --force {made_by}'") from None
 
 
 def fingerprint(path: Path) -> str:

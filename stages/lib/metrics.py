@@ -96,6 +96,21 @@ def confusion(attributes: list[str], targets: np.ndarray, decisions: np.ndarray)
     return pd.DataFrame(rows, columns=["attribute", "actual", "decided", "images", "share"])
 
 
+def histogram(attributes: list[str], targets: np.ndarray, probabilities: np.ndarray, bins: int = 20) -> pd.DataFrame:
+    """Cells per attribute, label (present, absent, unknown) and bin of probability, long form; `share` is of the label's cells.
+
+    Both arrays have shape (n_images, n_attributes), NaN for an unknown target.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    rows = []
+    for column, name in enumerate(attributes):
+        target = targets[:, column]
+        for label, inside in (("present", target == 1), ("absent", target == 0), ("unknown", np.isnan(target))):
+            counts, _ = np.histogram(probabilities[inside, column], edges)
+            rows += [(name, label, low, count, count / max(1, inside.sum())) for low, count in zip(edges, counts, strict=False)]
+    return pd.DataFrame(rows, columns=["attribute", "label", "from", "cells", "share"])
+
+
 def _per_attribute(score: object, targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     found = np.full(targets.shape[1], np.nan)
     for column in range(targets.shape[1]):

@@ -18,6 +18,7 @@ import yaml
 from stages.lib.errors import UserError
 
 FREEZE_LEVELS = ("none", "layer1", "layer2", "layer3", "layer4", "all")
+GOALS = ("f1", "precision", "recall", "fixed")  # of a threshold
 
 
 def setting(**limits: Any) -> Any:
@@ -79,7 +80,8 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    threshold: str = setting(one_of=("f1", "fixed"))
+    threshold: str = setting(one_of=GOALS)
+    minimum: float = setting(above=0, at_most=1)
     fixed_threshold: float = setting(above=0, below=1)
 
 

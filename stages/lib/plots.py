@@ -48,7 +48,9 @@ def curves(path: Path, table: pd.DataFrame, x: str, y: str, attributes: pd.DataF
     values = attributes.set_index("attribute")[score]
     for name in list(pd.unique(table["attribute"]))[:10]:
         rows = table[table["attribute"] == name]
-        axes.plot(rows[x], rows[y], label=f"{name}  {values[name]:.2f}", drawstyle="steps-post" if x == "recall" else None)
+        axes.plot(
+            rows[x], rows[y], label=f"{_plain(name)}  {values[name]:.2f}", drawstyle="steps-post" if x == "recall" else None
+        )
     if score == "roc_auc":
         axes.plot([0, 1], [0, 1], color="0.6", linestyle=":")
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "), title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -58,25 +60,120 @@ def curves(path: Path, table: pd.DataFrame, x: str, y: str, attributes: pd.DataF
 
 
 def confusion(path: Path, table: pd.DataFrame) -> None:
-    """A 2 x 2 panel of counts per attribute, at most twelve."""
-    names = list(pd.unique(table["attribute"]))[:12]
-    across = min(4, len(names))
-    down = -(-len(names) // across)
-    figure, panels = plt.subplots(down, across, figsize=(2.6 * across, 3.0 * down), layout="constrained", squeeze=False)
-    for panel in panels.flat[len(names) :]:
-        panel.axis("off")
-    for name, panel in zip(names, panels.flat, strict=False):
+    """A 2 x 2 panel of counts per attribute."""
+    figure, panels = _panels(table, width=2.6, height=3.0)
+    for name, panel in panels:
         counts = table[table["attribute"] == name]["images"].to_numpy().reshape(2, 2)
         shares = table[table["attribute"] == name]["share"].to_numpy().reshape(2, 2)
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts):
             panel.text(column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black")
-        panel.set(title=name, xticks=[0, 1], yticks=[0, 1], xticklabels=["present", "absent"], yticklabels=["present", "absent"])
+        panel.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["present", "absent"])
         panel.tick_params(length=0)
         panel.set_yticklabels(["present", "absent"], rotation=90, va="center")
     figure.supxlabel("decided")
     figure.supylabel("actual")
     _save(figure, path)
+
+
+def scores(path: Path, table: pd.DataFrame, most: int = 30) -> None:
+    """AP and ROC-AUC of each attribute with their intervals, beside a constant and regression on frozen features.
+
+    `table` is attributes.csv; the verdict stands beside the name.
+    """
+    shown = table.head(most).iloc[::-1]
+    height = 1.6 + 0.5 * max(1, len(shown))
+    figure, panels = plt.subplots(1, 2, figsize=(10, height), layout="constrained", sharey=True)
+    at = np.arange(len(shown))
+    for panel, name, title, constant in (
+        (panels[0], "ap", "AP", shown["ap_constant"]),
+        (panels[1], "roc_auc", "ROC-AUC", shown["roc_auc_constant"]),
+    ):
+        value, low, high = (shown[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high"))
+        # An interval that is corrected for bias need not hold the point itself: it is drawn as a line of its own.
+        panel.hlines(at, low, high, color="tab:blue", linewidth=3, alpha=0.45, label="95 % interval")
+        panel.plot(value, at, "o", color="tab:blue", label="this model")
+        panel.plot(shown[f"{name}_features"], at, "D", color="tab:orange", markersize=5, label="regression on frozen features")
+        panel.plot(constant, at, "|", color="black", markersize=14, label="a constant")
+        panel.set(xlabel=title, xlim=(-0.02, 1.02))
+        panel.grid(axis="x", color="0.9")
+        panel.set_axisbelow(True)
+    panels[0].set_yticks(at, [f"{_plain(row.attribute)}\n{row.verdict}" for row in shown.itertuples()], fontsize=9)
+    panels[0].set_ylim(-0.6, max(1, len(shown)) - 0.4)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def reliability(path: Path, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Predicted probability against the share of positives, before and after calibration, a panel per attribute.
+
+    Both tables are of calibration.reliability; the bars are 95 % intervals of the share.
+    """
+    figure, panels = _panels(after, width=2.8, height=2.9)
+    for number, (name, panel) in enumerate(panels):
+        panel.plot([0, 1], [0, 1], color="0.6", linestyle=":")
+        rows = before[before["attribute"] == name]
+        panel.plot(rows["predicted"], rows["observed"], "o-", color="0.6", markersize=3, linewidth=1, label="as the network says")
+        rows = after[after["attribute"] == name]
+        # Rounding can leave an end of the interval on the wrong side of the share itself.
+        reach = np.maximum(0, [rows["observed"] - rows["low"], rows["high"] - rows["observed"]])
+        label = "corrected and scaled"
+        panel.errorbar(
+            rows["predicted"],
+            rows["observed"],
+            yerr=reach,
+            fmt="o-",
+            color="tab:blue",
+            markersize=4,
+            linewidth=1.2,
+            elinewidth=0.8,
+            label=label,
+        )
+        panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        if number == 0:
+            panel.legend(frameon=False, fontsize=8)
+    figure.supxlabel("predicted probability")
+    figure.supylabel("share present")
+    _save(figure, path)
+
+
+def histogram(path: Path, table: pd.DataFrame, attributes: pd.DataFrame) -> None:
+    """How the probabilities of present, absent and unknown cells are spread, with the threshold, a panel per attribute."""
+    figure, panels = _panels(table, width=2.8, height=2.6)
+    threshold = attributes.set_index("attribute")["threshold"]
+    for number, (name, panel) in enumerate(panels):
+        for label, colour in (("present", "tab:blue"), ("absent", "tab:orange"), ("unknown", "0.4")):
+            rows = table[(table["attribute"] == name) & (table["label"] == label)]
+            if rows["cells"].sum():
+                edges = [*rows["from"], 1.0]
+                filled = label != "unknown"
+                panel.stairs(rows["share"], edges, color=colour, label=label, fill=filled, alpha=0.55 if filled else 1.0)
+        panel.axvline(threshold[name], color="black", linestyle="--", linewidth=1, label="threshold")
+        panel.set(xlim=(0, 1))
+        if number == 0:
+            panel.legend(frameon=False, fontsize=8)
+    figure.supxlabel("probability")
+    figure.supylabel("share of the label's cells")
+    _save(figure, path)
+
+
+def _panels(table: pd.DataFrame, width: float, height: float, most: int = 12) -> tuple[plt.Figure, list[tuple[str, plt.Axes]]]:
+    """A figure with a titled panel for each attribute of `table` (the first twelve), four across; sizes in inches."""
+    names = list(pd.unique(table["attribute"]))[:most]
+    across = min(4, max(1, len(names)))
+    down = max(1, -(-len(names) // across))
+    figure, grid = plt.subplots(down, across, figsize=(width * across, height * down), layout="constrained", squeeze=False)
+    for panel in grid.flat[len(names) :]:
+        panel.axis("off")
+    for name, panel in zip(names, grid.flat, strict=False):
+        panel.set_title(_plain(name), fontsize=11)
+    return figure, list(zip(names, grid.flat, strict=False))
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib shows it letter by letter: a dollar sign would start a formula."""
+    return str(name).replace("$", r"\$")
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

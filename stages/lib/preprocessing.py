@@ -21,13 +21,17 @@ class Preprocessing:
     std: tuple[float, float, float]
 
 
-def to_input(pictures: np.ndarray, how: Preprocessing) -> torch.Tensor:
-    """Pictures (n, side, side, 3) uint8 -> centre crop, resized and normalised, (n, 3, resolution, resolution)."""
+def seen(pictures: np.ndarray, how: Preprocessing) -> np.ndarray:
+    """The centre crop (n, kept, kept, 3) of pictures (n, side, side, 3) that the network sees, not yet resized."""
     kept = round(how.side * how.center_crop)
     start = (how.side - kept) // 2
-    cropped = np.ascontiguousarray(pictures[:, start : start + kept, start : start + kept])
-    batch = torch.from_numpy(cropped).permute(0, 3, 1, 2).float()
-    if kept != how.resolution:
+    return pictures[:, start : start + kept, start : start + kept]
+
+
+def to_input(pictures: np.ndarray, how: Preprocessing) -> torch.Tensor:
+    """Pictures (n, side, side, 3) uint8 -> centre crop, resized and normalised, (n, 3, resolution, resolution)."""
+    batch = torch.from_numpy(np.ascontiguousarray(seen(pictures, how))).permute(0, 3, 1, 2).float()
+    if batch.shape[-1] != how.resolution:
         size = (how.resolution, how.resolution)
         batch = functional.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
     return normalised(batch / 255, how)

@@ -1,0 +1,68 @@
+"""Is one model better than another? Both on the same rows, attribute by attribute, with an interval for the difference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from stages.lib import resampling
+from stages.lib.chance import seed_for
+from stages.lib.evidence import RESAMPLES, Outcome
+
+SCORES = ("ap", "roc_auc", "f1", "skill")
+MACRO = "all together"  # the row of the macro scores
+BETTER, WORSE, SAME = "better", "worse", "no difference that holds"
+LEVEL = 0.05  # adjusted p up to which a difference holds
+
+
+def contrast(attributes: list[str], one: Outcome, other: Outcome, seed: int) -> pd.DataFrame:
+    """A row per score and attribute, and one of the macro score: `one`, `other`, `difference` with interval, `p`, `word`.
+
+    `difference` is one - other, with `low` and `high` of its 95 % interval: the same bootstrap resamples score both
+    (paired), and the interval is normal around the difference. `p` is two-sided, adjusted by Holm over the attributes.
+    `word` tells what `one` is next to `other`. NaN, and no word, where a score is undefined. The bias that resampling
+    adds to AP is that of both, and so not of the difference.
+    """
+    drawn = resampling.draws(one.groups, RESAMPLES, seed_for(seed, "bootstrap"))
+    once = np.ones((1, len(one.groups)), dtype=np.uint8)
+    points, resampled = ([_scores(which, weights) for which in (one, other)] for weights in (once, drawn))
+    tables = []
+    for score in SCORES:
+        rows = []
+        for column, name in enumerate([*attributes, MACRO]):
+            first, second = (_of(found, score, column)[0] for found in points)
+            values = _of(resampled[0], score, column) - _of(resampled[1], score, column)
+            rows.append((score, name, first, second, *_normal(first - second, values)))
+        table = pd.DataFrame(rows, columns=["score", "attribute", "one", "other", "difference", "low", "high", "p"])
+        # The macro score is one question, and the attributes are another one, asked many times.
+        table.loc[table["attribute"] != MACRO, "p"] = resampling.holm(table["p"].to_numpy()[:-1])
+        tables.append(table)
+    found = pd.concat(tables, ignore_index=True)
+    holds = found["p"] <= LEVEL
+    better = found["difference"] > 0
+    found["word"] = np.select([found["p"].isna(), holds & better, holds & ~better], ["", BETTER, WORSE], SAME)
+    return found
+
+
+def _scores(which: Outcome, weights: np.ndarray) -> dict[str, np.ndarray]:
+    decided = which.decided.astype(float)
+    return resampling.bootstrap(which.targets, which.log_odds, decided, which.losses, which.constant_losses, weights)
+
+
+def _of(found: dict[str, np.ndarray], score: str, column: int) -> np.ndarray:
+    """Values of an attribute; of the macro score where `column` is one too many."""
+    each = found[score]
+    return each[:, column] if column < each.shape[1] else found[f"{score}_macro"]
+
+
+def _normal(difference: float, values: np.ndarray) -> tuple[float, float, float, float]:
+    """Difference, its interval and its p; NaN where it, or half of the resamples, are undefined."""
+    defined = values[~np.isnan(values)]
+    if np.isnan(difference) or 2 * len(defined) < len(values):
+        return difference, np.nan, np.nan, np.nan
+    spread = defined.std()
+    if spread == 0:  # equal scores, or scores that no resample tells apart
+        return difference, difference, difference, 1.0
+    reach = norm.isf(0.025) * spread
+    return difference, difference - reach, difference + reach, 2 * float(norm.sf(abs(difference) / spread))

@@ -1,0 +1,84 @@
+"""How sure the scores are: an interval beside each, a test of "no signal" per attribute, and a verdict in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from stages.lib import loss, resampling, verdicts
+from stages.lib.chance import seed_for
+
+RESAMPLES = 2000
+PERMUTATIONS = 2000  # at least; enough that one p of many attributes can still be small once adjusted
+LOWEST = {"ap": 0.0, "ap_gain": -1.0, "roc_auc": 0.0, "f1": 0.0, "skill": -np.inf}  # what each score can't fall below
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows that were scored by a model that has not seen them; arrays are (n_rows, n_attributes) unless said otherwise.
+
+    `targets` has NaN for unknown; `constant` (n_rows, n_attributes) is the log-odds of the base rate of the rows that
+    the model has learned from; `groups` (n_rows,) are equal for near-duplicates.
+    """
+
+    targets: np.ndarray
+    log_odds: np.ndarray
+    decided: np.ndarray
+    constant: np.ndarray
+    groups: np.ndarray
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Log loss of every known cell, without weights: it asks for probabilities, not for decisions."""
+        return loss.cells(self.log_odds, self.targets, np.array(1.0))
+
+    @property
+    def constant_losses(self) -> np.ndarray:
+        return loss.cells(self.constant, self.targets, np.array(1.0))
+
+
+def assess(attributes: list[str], found: Outcome, seed: int) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A table with a row per attribute, and the macro scores; both have NaN where a score is undefined.
+
+    Columns: `ap`, `ap_gain` (AP above the share of positives), `roc_auc`, `f1`, `skill` (share of the constant's log loss
+    that is gone), each with `_low` and `_high` of its 95 % interval; `p` (permutation test of AP, adjusted by Holm for the
+    attributes that could be tested), `verdict`, `positives`, `negatives`. The macro skill is over all known cells.
+    """
+    n_images = len(found.targets)
+    given = (found.targets, found.log_odds, found.decided.astype(float), found.losses, found.constant_losses)
+    drawn = resampling.bootstrap(*given, resampling.draws(found.groups, RESAMPLES, seed_for(seed, "bootstrap")))
+    points = resampling.bootstrap(*given, np.ones((1, n_images), dtype=np.uint8))
+    table = pd.DataFrame({"attribute": attributes})
+    table["positives"], table["negatives"] = (found.targets == 1).sum(axis=0), (found.targets == 0).sum(axis=0)
+    macro: dict[str, float] = {}
+    for name, lowest in LOWEST.items():
+        ends = [
+            resampling.interval(drawn[name][:, column], point=points[name][0, column], floor=lowest)
+            for column in range(len(attributes))
+        ]
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = (
+            points[name][0],
+            *zip(*((e.low, e.high) for e in ends), strict=True),
+        )
+        over_all = resampling.interval(drawn[f"{name}_macro"], point=points[f"{name}_macro"][0], floor=lowest)
+        macro |= {name: float(points[f"{name}_macro"][0]), f"{name}_low": over_all.low, f"{name}_high": over_all.high}
+    table["p"] = p_values(found, seed)
+    tested = int(table["p"].notna().sum())
+    table["verdict"] = [
+        verdicts.verdict(row.p, row.roc_auc_low, row.positives, row.negatives, tested) for row in table.itertuples()
+    ]
+    return table, macro
+
+
+def p_values(found: Outcome, seed: int) -> np.ndarray:
+    """Adjusted p of "no signal" per attribute, shape (n_attributes,); NaN where one class only is known."""
+    n_attributes = found.targets.shape[1]
+    n = max(PERMUTATIONS, int(2 * n_attributes / verdicts.SURE))
+    each = []
+    for column in range(n_attributes):
+        known = ~np.isnan(found.targets[:, column])
+        truth, score, groups = found.targets[known, column], found.log_odds[known, column], found.groups[known]
+        each.append(resampling.permutation_p(truth, score, groups, n, seed_for(seed, "permutation", column)))
+    return resampling.holm(np.array(each))

@@ -1,0 +1,86 @@
+"""What evaluate tells: the table of all scores per attribute, the JSON for machines, and the lines for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.lib import verdicts
+
+
+def figures(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict[str, Any]:
+    """The content of evaluation.json: everything, undefined scores left out (DVC can't compare NaN)."""
+    rows = table.set_index("attribute").to_dict("index")
+    per_attribute = {str(name): _defined(row) for name, row in rows.items()}
+    counts = verdicts.counts(table["verdict"].to_numpy())
+    return {"images": n_images, "verdicts": counts, "macro": _defined(macro), "attributes": per_attribute}
+
+
+def scores(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict[str, float]:
+    """The content of scores.json: the few numbers by which experiments are compared in a narrow table."""
+    names = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "f1", "skill", "ece", "loss", "loss_constant")
+    learned = int((table["verdict"] == verdicts.LEARNED).sum())
+    more = [name for name in ("ap_fold_mean", "ap_fold_std") if name in macro]
+    return _defined({name: macro[name] for name in (*names, *more)}) | {"learned": learned, "images": n_images}
+
+
+def _defined(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not (isinstance(value, float) and np.isnan(value))}
+
+
+def summary(table: pd.DataFrame, macro: dict[str, float], where: str, goal: str, most: int = 20) -> str:
+    """Scores with intervals, reference points beside them, and the verdict of each attribute."""
+    lines = [
+        f"scores on {where}; [95 % intervals]; beside AP that of a constant and of logistic regression on frozen features",
+        f"  {'attribute':<20} {'known':>5} {'present':>7}  {'AP':<19} {'const':>5} {'feat.':>5}  "
+        f"{'ROC-AUC':<19} {'skill':<20} verdict",
+    ]
+    for row in table.head(most).to_dict("records"):
+        lines.append(f"  {row['attribute'][:20]:<20} {row['known']:>5} {row['positives']:>7}  {_cells(row)} {_word(row, table)}")
+    if len(table) > most:
+        lines.append(f"  and {len(table) - most} more in metrics/attributes.csv")
+    counts = verdicts.counts(table["verdict"].to_numpy())
+    verdict = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    lines.append(f"  {'macro':<20} {'':>5} {'':>7}  {_cells(macro)} {verdict}")
+    lines.append(
+        "  skill: share of the constant's log loss that is gone. "
+        f"Fine-tuning gains {_signed(macro['ap_gain_features'])} of AP over the features "
+        f"[{_signed(macro['ap_gain_features_low'])}, {_signed(macro['ap_gain_features_high'])}]"
+    )
+    lines.append(
+        f"  thresholds for {goal}: {_number(macro['goal_tuned'])} on the images they were tuned on, "
+        f"{_number(macro['goal_tested'])} on these (optimism {_signed(macro['optimism'])})"
+    )
+    lines.append(
+        f"  calibration error (ECE) {_number(macro['ece_raw'])} as the network says it, "
+        f"{_number(macro['ece'])} corrected and scaled; Brier score {_number(macro['brier_raw'])} and {_number(macro['brier'])}"
+    )
+    if "ap_fold_mean" in macro:
+        lines.append(f"  macro AP over the folds: {macro['ap_fold_mean']:.3f} ± {macro['ap_fold_std']:.3f}")
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> str:
+    constant, features = _number(row["ap_constant"]), _number(row["ap_features"])
+    return f"{_ranged(row, 'ap'):<19} {constant:>5} {features:>5}  {_ranged(row, 'roc_auc'):<19} {_ranged(row, 'skill'):<20}"
+
+
+def _word(row: dict[str, Any], table: pd.DataFrame) -> str:
+    return verdicts.explained(row["verdict"], row["positives"], row["negatives"], int(table["p"].notna().sum()))
+
+
+def _ranged(row: dict[str, Any], name: str) -> str:
+    if np.isnan(row[name]):
+        return "undefined"
+    ends = f" [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if not np.isnan(row[f"{name}_low"]) else ""
+    return f"{row[name]:.2f}{ends}"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:+.2f}"

@@ -55,7 +55,7 @@ def predictions(revision: str, path: Path) -> pd.DataFrame:
     if missing or table.empty:
         what = f"has no column '{sorted(missing)[0]}'" if missing else "is empty"
         raise UserError(f"{path} of {revision} {what}: it is of another version of this project; run 'dvc repro' there")
-    return table.sort_values(["image", "attribute"], kind="stable", ignore_index=True)
+    return table.sort_values("image", kind="stable", ignore_index=True)  # attributes keep their order
 
 
 def from_dvc(revision: str, path: Path) -> str:

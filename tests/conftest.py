@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from PIL import Image
 
 from stages import validate
 from stages.lib.errors import run_stage as run_main
+from tests.project import FAST, SMALL, Project, project
 
 ROOT = Path(__file__).parents[1]
 
@@ -124,3 +126,27 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path, picture, run_stage, settings_file) -> Folder:
     return Folder(tmp_path / "data", picture, run_stage, settings_file)
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """All stages run; tests read it and leave it as it is."""
+    made = project(tmp_path_factory.mktemp("done"), SMALL)
+    made.run("train")
+    made.run("evaluate")
+    return made
+
+
+@pytest.fixture(scope="session")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = project(tmp_path_factory.mktemp("folded"), FAST | {"folds": 3, "freeze": "layer4"})
+    made.run("train")
+    made.run("evaluate")
+    return made
+
+
+@pytest.fixture
+def own(done: Project, tmp_path: Path) -> Project:
+    """A copy of `done` to spoil."""
+    shutil.copytree(done.folder, tmp_path / "own")
+    return Project(tmp_path / "own")

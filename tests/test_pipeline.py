@@ -42,6 +42,9 @@ class Clone:
         self._git(self.folder, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", message)
 
     def dvc(self, *args: str, fails: bool = False) -> str:
+        return self.python("-m", "dvc", *args, fails=fails)
+
+    def python(self, *args: str, fails: bool = False) -> str:
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
@@ -50,7 +53,7 @@ class Clone:
             "GIT_COMMITTER_NAME": "t",
             "GIT_COMMITTER_EMAIL": "t@localhost",
         }
-        command = [sys.executable, "-m", "dvc", *args]
+        command = [sys.executable, *args]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output
@@ -97,8 +100,10 @@ def ran(output: str) -> list[str]:
 
 def test_first_run_writes_every_output(clone: Clone):
     assert clone.dvc("status").strip().endswith("Data and pipelines are up to date.")
+    scores = json.loads((clone.folder / "metrics/scores.json").read_text())
+    assert {"ap", "ap_constant", "ap_features", "loss", "loss_constant", "learned"} <= set(scores)
     evaluation = json.loads((clone.folder / "metrics/evaluation.json").read_text())
-    assert {"ap", "ap_constant", "loss", "loss_constant", "ap_bright", "ap_wide"} <= set(evaluation)
+    assert {"ap", "ap_low", "ap_high", "verdict"} <= set(evaluation["attributes"]["bright"])
     predictions = (clone.folder / "data/predictions.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in predictions] == ["image", "36.png", "37.png", "38.png", "39.png"]
     assert "page.png,not an image: it is an HTML page" in (clone.folder / "data/unreadable.csv").read_text()
@@ -111,26 +116,41 @@ def test_second_run_does_nothing(clone: Clone):
 
 def test_git_sees_only_what_should_be_committed(clone: Clone):
     tracked = clone._git(clone.folder, "ls-files", "data/clean", "models", "metrics").split()
-    assert tracked == ["metrics/evaluation.json", "metrics/stats.json", "metrics/train.json", "metrics/validation.json"]
+    names = ("evaluation", "scores", "stats", "train", "validation")
+    assert tracked == [f"metrics/{name}.json" for name in names]
 
 
 def test_freeze_reruns_train_and_what_follows(clone: Clone):
     output = clone.dvc("exp", "run", "-n", "deeper", "-S", "freeze=layer4")
     assert ran(output) == ["train", "evaluate", "predict"]
     assert re.search(r"freeze\s+layer3\s+layer4", clone.dvc("params", "diff"))
-    assert "evaluation.json" in clone.dvc("metrics", "diff", "--all")
+    assert "scores.json" in clone.dvc("metrics", "diff", "--all")
     shown = clone.dvc("exp", "show", "--csv")
     assert "deeper" in shown
     assert "layer4" in shown
 
 
+def test_two_experiments_are_compared_on_the_same_rows(clone: Clone):
+    """After the experiment above: a commit, an experiment by its name, the workspace, and one whose rows differ."""
+    for second in (["deeper"], []):
+        shown = clone.python("-m", "stages.compare", "HEAD", *second)
+        assert re.search(r"bright +\d\.\d{3} -> \d\.\d{3}", shown)
+    clone.dvc("exp", "run", "-n", "resplit", "-S", "seed=5")
+    refused = clone.python("-m", "stages.compare", "HEAD", "resplit", fails=True)
+    assert "can't be compared" in refused
+    assert "Traceback" not in refused
+
+
 def test_readable_answers(clone: Clone):
     shown = clone.dvc("metrics", "show")
-    assert all(name in shown for name in ("evaluation.json", "train.json"))
+    assert all(name in shown for name in ("scores.json", "train.json"))
     assert all(stage in clone.dvc("dag") for stage in ("validate", "stats", "train", "evaluate", "predict"))
     clone.dvc("plots", "show", "-o", "page")
     page = (clone.folder / "page" / "index.html").read_text()
-    assert all(title in page for title in ("Loss per epoch", "Precision and recall", "ROC", "Confusion"))
+    assert all(
+        title in page
+        for title in ("Loss per epoch", "Precision and recall", "ROC", "Confusion", "Reliability", "AP per attribute")
+    )
     shutil.rmtree(clone.folder / "page")
 
 

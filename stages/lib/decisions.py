@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from stages.lib import calibration, files, goals
 from stages.lib.errors import UserError
@@ -24,7 +25,7 @@ def corrected(logits: np.ndarray, log_pos_weight: np.ndarray) -> np.ndarray:
 
 def probabilities(log_odds: np.ndarray) -> np.ndarray:
     """Sigmoid, without overflow."""
-    return np.exp(-np.logaddexp(0, -log_odds))
+    return expit(log_odds)
 
 
 @dataclass(frozen=True)

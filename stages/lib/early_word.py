@@ -37,7 +37,7 @@ def listen(
     log_odds = np.full(targets.shape, np.nan)
     log_odds[rows] = probe.cross_validated(features[rows], targets[rows], fold_of[rows])
     rates = np.array([_rate(column) for column in targets[rows].T])
-    constant = np.broadcast_to(loss.best_constant(rates, np.array(1.0)), targets[rows].shape)
+    constant = np.broadcast_to(loss.best_constant(np.nan_to_num(rates, nan=0.5), np.array(1.0)), targets[rows].shape)
     heard = evidence.Outcome(targets[rows], log_odds[rows], log_odds[rows] >= 0, constant, groups[rows])
     table, _ = evidence.assess(attributes, heard, seed)
     table["ap_constant"] = rates
@@ -65,7 +65,7 @@ def warning(table: pd.DataFrame) -> list[str]:
     if (table["verdict"] == verdicts.LEARNED).any():
         return []
     if (table["verdict"] == verdicts.WEAK).any():
-        return ["  WARNING: the evidence of signal is weak for every attribute: look at the labels before training for long"]
+        return ["  WARNING: at best weak evidence that the labels carry a signal: look at some of them before training for long"]
     if (table["verdict"] == verdicts.NOTHING).any():
         return [
             "  WARNING: on no attribute is this better than a constant. Fine-tuning seldom finds what features don't show:",

@@ -17,7 +17,7 @@ from stages.lib import files
 from stages.lib.faults import shown
 
 MOST = 12  # cells on a sheet
-ACROSS = 4  # cells beside each other
+ACROSS = 3  # cells beside each other: a page of `dvc plots show` holds the sheet without scrolling sideways
 THUMB, JOIN, GAP, MARGIN = 196, 4, 22, 24  # in pixels: thumbnail, between the two of a cell, between cells, around all
 WIDTH = 2 * THUMB + JOIN  # of a cell
 HEADING, TITLE, NOTE = 26, 17, 15  # font sizes in pixels; a report shows the sheet at about two thirds

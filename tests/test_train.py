@@ -1,0 +1,86 @@
+"""train: its tables, its model file, the same bits twice, and what a failure leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from stages.lib import inference
+from stages.lib.preprocessing import to_input
+from tests.project import CPU, Project, one_message
+
+
+def test_train_leaves_its_tables(done: Project) -> None:
+    iterations = pd.read_csv(done / "metrics" / "iterations.csv")
+    n_train = (done.inputs(1).parts == "train").sum()
+    per_epoch = n_train // 5 + (n_train % 5 > 1)
+    assert list(iterations["iteration"]) == list(range(1, 2 * per_epoch + 1))
+    assert list(pd.read_csv(done / "metrics" / "epochs.csv")["epoch"]) == [1, 2]
+    assert (done / "metrics" / "loss_curve.png").stat().st_size > 1000
+    content = torch.load(done / "model.pth", weights_only=True)
+    assert content["attributes"] == ["red", "framed"]
+    assert content["settings"]["freeze"] == "layer2"
+    assert content["preprocessing"]["side"] == 64
+
+
+def test_logits_do_not_depend_on_the_batch_or_the_store(done: Project) -> None:
+    inputs = done.inputs(1)
+    network, how = inputs.saved.networks()[0], inputs.saved.preprocessing
+    together = inference.logits(network, inputs.store, range(24), how, CPU)
+    with torch.inference_mode():
+        alone = torch.cat([network(to_input(np.array(inputs.store[row][None]), how)) for row in range(24)])
+    np.testing.assert_allclose(together, alone.numpy(), atol=1e-4)
+    np.testing.assert_allclose(inference.logits(network, inputs.store, [7, 3], how, CPU), together[[7, 3]], atol=1e-4)
+
+
+def test_members_start_from_different_heads(folded: Project) -> None:
+    heads = [member.state["head.4.weight"] for member in folded.inputs(3).saved.members]
+    assert not torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[1], heads[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"backbone": "resnet5"}, "near matches: "),
+        ({"weights": "nowhere.pth"}, "'nowhere.pth' is not a file"),
+        ({"freeze": "layer9"}, "layer1, layer2, layer3, layer4, all"),
+        ({"lr": 1e30, "weights": "none"}, "lr too high"),
+    ],
+    ids=["backbone", "weights", "freeze", "lr"],
+)
+def test_a_failed_training_leaves_the_earlier_outputs(own: Project, change: dict[str, Any], expected: str) -> None:
+    settings = yaml.safe_load((own / "params.yaml").read_text())
+    (own / "params.yaml").write_text(yaml.safe_dump(settings | change))
+    before = {path: path.read_bytes() for path in [own / "model.pth", *(own / "metrics").iterdir()]}
+    message = one_message(own.run("train", expect=1))
+    assert expected in message or (expected == "lr too high" and "lower lr" in message)
+    assert {path: path.read_bytes() for path in [own / "model.pth", *(own / "metrics").iterdir()]} == before
+
+
+def test_two_runs_of_train_and_evaluate_are_bit_identical(done: Project, own: Project) -> None:
+    torch.manual_seed(99)  # what was drawn before must not matter
+    own.run("train")
+    own.run("evaluate")
+    one, two = (torch.load(where / "model.pth", weights_only=True)["members"][0]["state"] for where in (done, own))
+    assert list(one) == list(two)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    names = sorted(path.name for path in (done / "metrics").iterdir())
+    assert "train.json" in names
+    assert [name for name in names if (done / "metrics" / name).read_bytes() != (own / "metrics" / name).read_bytes()] == []
+    # The decisions too: the fingerprint in decision.json says that model.pth is the same byte for byte.
+    assert (done / "decision.json").read_bytes() == (own / "decision.json").read_bytes()
+
+
+def test_another_seed_gives_another_model(done: Project, own: Project) -> None:
+    settings = yaml.safe_load((own / "params.yaml").read_text())
+    (own / "params.yaml").write_text(yaml.safe_dump(settings | {"seed": 1}))
+    own.run("train")  # on the same split: stats is not run again
+    one, two = (torch.load(where / "model.pth", weights_only=True)["members"][0]["state"] for where in (done, own))
+    assert not torch.equal(one["head.4.weight"], two["head.4.weight"])
+    assert (done / "metrics" / "train.json").read_bytes() != (own / "metrics" / "train.json").read_bytes()

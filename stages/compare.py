@@ -18,6 +18,7 @@ import pandas as pd
 from stages.lib import contrast, files, loss
 from stages.lib.errors import UserError, first_line, run_stage
 from stages.lib.evidence import Outcome
+from stages.lib.faults import shown
 
 WORKSPACE = "workspace"
 TITLES = {"ap": "AP", "roc_auc": "ROC-AUC", "f1": "F1", "skill": "skill (share of a constant's log loss that is gone)"}
@@ -32,7 +33,8 @@ def main() -> None:
     # `one` is the second: the question is what the new experiment is next to the old one.
     found = contrast.contrast(attributes, outcome(second, attributes), outcome(first, attributes), SEED)
     if args.out:
-        files.write_table(args.out, found.rename(columns={"one": args.second, "other": args.first}).round(6))
+        titles = {"one": args.second, "other": args.first} if args.first != args.second else {}
+        files.write_table(args.out, found.drop(columns="macro").rename(columns=titles).round(6))
     print(text(found, args.first, args.second, first["image"].nunique()))
 
 
@@ -55,6 +57,10 @@ def predictions(revision: str, path: Path) -> pd.DataFrame:
     if missing or table.empty:
         what = f"has no column '{sorted(missing)[0]}'" if missing else "is empty"
         raise UserError(f"{path} of {revision} {what}: it is of another version of this project; run 'dvc repro' there")
+    twice = table.duplicated(["image", "attribute"])
+    if twice.any():
+        name = table.loc[twice, "image"].iloc[0]
+        raise UserError(f"{path} of {revision} names '{shown(name)}' twice for one attribute; run 'dvc repro --force evaluate'")
     return table.sort_values("image", kind="stable", ignore_index=True)  # attributes keep their order
 
 
@@ -65,8 +71,8 @@ def from_dvc(revision: str, path: Path) -> str:
     from dvc.scm import SCMError
 
     try:
-        return dvc.api.read(str(path), rev=revision)
-    except (DvcException, SCMError, OSError) as error:
+        return dvc.api.read(str(path), rev=revision, encoding="utf-8")
+    except (DvcException, SCMError, OSError, UnicodeDecodeError) as error:
         way_out = "see 'dvc exp show' for names; 'dvc fetch' or 'dvc pull' brings what another machine has pushed"
         raise UserError(f"{path} of {revision} can't be read: {first_line(error)}; {way_out}") from None
 
@@ -78,15 +84,19 @@ def refuse_different_rows(first: pd.DataFrame, second: pd.DataFrame, one: str, o
     alone = merged[merged["_merge"] != "both"]
     both = merged[merged["_merge"] == "both"]
     changed = both[~(both["label"].eq(both["label_other"]) | (both["label"].isna() & both["label_other"].isna()))]
-    if alone.empty and changed.empty:
+    regrouped = both[both["group"].astype(str) != both["group_other"].astype(str)]
+    if alone.empty and changed.empty and regrouped.empty:
         return
     if len(alone):
         example = alone.iloc[0]
         where = one if example["_merge"] == "left_only" else other
-        found = f"{len(alone)} scored labels are in one only (e.g. '{example['image']}', {example['attribute']}, in {where})"
-    else:
+        cell = f"'{shown(example['image'])}', {shown(example['attribute'])}, in {where}"
+        found = f"{len(alone)} scored labels are in one only (e.g. {cell})"
+    elif len(changed):
         example = changed.iloc[0]
-        found = f"{len(changed)} labels differ (e.g. '{example['image']}', {example['attribute']})"
+        found = f"{len(changed)} labels differ (e.g. '{shown(example['image'])}', {shown(example['attribute'])})"
+    else:
+        found = f"their groups of near-duplicates differ (e.g. at '{shown(regrouped['image'].iloc[0])}')"
     raise UserError(
         f"{one} and {other} can't be compared: {found}. A difference in scores would be one of the test images too. "
         "Compare runs with the same data, seed, folds and stats section"
@@ -110,14 +120,14 @@ def text(found: pd.DataFrame, one: str, other: str, n_images: int) -> str:
     for score, title in TITLES.items():
         lines.append(title)
         rows = found[found["score"] == score]
-        shown = pd.concat([rows.head(20), rows[rows["attribute"] == contrast.MACRO]]).drop_duplicates("attribute")
-        for row in shown.itertuples():
+        printed = pd.concat([rows[~rows["macro"]].head(20), rows[rows["macro"]]])
+        for row in printed.itertuples():
             if np.isnan(row.difference):
-                lines.append(f"  {row.attribute[:20]:<20} undefined: one class only among the known labels")
+                lines.append(f"  {shown(row.attribute, 20):<20} undefined: one class only among the known labels")
                 continue
             ends = f"[{row.low:+.3f}, {row.high:+.3f}]" if not np.isnan(row.low) else ""
             lines.append(
-                f"  {row.attribute[:20]:<20} {row.other:.3f} -> {row.one:.3f}  {row.difference:+.3f} {ends:<18}  {row.word}"
+                f"  {shown(row.attribute, 20):<20} {row.other:.3f} -> {row.one:.3f}  {row.difference:+.3f} {ends:<18}  {row.word}"
             )
     lines.append("'holds' is at 5 %, corrected for the number of attributes; the chance of another seed is not in it")
     return "\n".join(lines)

@@ -72,7 +72,7 @@ def main() -> None:
     fingerprint = files.fingerprint(args.model)
     decisions.write(args.decision, fingerprint, inputs.saved.attributes, models_shift, chosen, goal)
     files.write_json(args.metrics / "evaluation.json", findings.figures(table, macro, len(tested.rows)))
-    files.write_json(args.metrics / "scores.json", findings.scores(table, macro, len(tested.rows)))
+    files.write_json(args.metrics / "scores.json", findings.scores(table, macro))
     files.write_table(args.metrics / "attributes.csv", table.round(4))
     write_predictions(args.metrics / "predictions.csv", inputs, tested, outcome)
     write_curves(args.metrics, inputs.saved.attributes, tested, outcome, table)

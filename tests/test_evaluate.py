@@ -46,7 +46,6 @@ def test_evaluate_scores_the_test_rows_and_nothing_else(done: Project) -> None:
     decided = table["probability"] >= table["attribute"].map(thresholds(done))
     np.testing.assert_array_equal(table["decision"], decided.astype(int))
     assert json.loads((done / "metrics" / "evaluation.json").read_text())["images"] == len(tested)
-    assert json.loads((done / "metrics" / "scores.json").read_text())["images"] == len(tested)
 
 
 def test_thresholds_are_those_of_the_validation_rows(done: Project) -> None:

@@ -37,7 +37,7 @@ def assessed(
     table["optimism"] = table["goal_tuned"] - table["goal_tested"]
     beside = beside_features(inputs, tested, outcome, settings)
     for name in ("ap", "roc_auc", "skill"):
-        each = beside[(beside["score"] == name) & (beside["attribute"] != contrast.MACRO)]
+        each = beside[(beside["score"] == name) & ~beside["macro"]]
         table[f"{name}_features"] = each["other"].to_numpy()
     own = [name for name in table if name not in macro and name not in ("attribute", "verdict", "p", "goal_reached")]
     macro |= {name: metrics.macro(table[name].to_numpy(float)) for name in own if name not in ("known", "positives", "negatives")}
@@ -45,7 +45,7 @@ def assessed(
     macro["loss"], macro["loss_constant"] = (
         float(values[known].mean()) if known.any() else float("nan") for values in (tested.losses, tested.constant_losses)
     )
-    gain = beside[(beside["score"] == "ap") & (beside["attribute"] == contrast.MACRO)].iloc[0]
+    gain = beside[(beside["score"] == "ap") & beside["macro"]].iloc[0]
     macro |= {
         f"ap_gain_features{end}": float(gain[name]) for end, name in (("", "difference"), ("_low", "low"), ("_high", "high"))
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ def read(path: Path, model: str, attributes: Sequence[str], n_members: int) -> t
 
 
 def _number(path: Path, name: str, key: str, value: Any, above: float = -math.inf) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    # A whole number of hundreds of digits is no float, and fails the comparison without being turned into one.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         raise UserError(f"{path}: the {key} of '{name}' is {value!r}, not a number; run 'dvc repro --force evaluate'")
     if value <= above:
         raise UserError(f"{path}: the {key} of '{name}' is {value!r}, not above {above}; run 'dvc repro --force evaluate'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stages.lib import evidence, loss, probe, splits, verdicts
+from stages.lib import evidence, findings, loss, probe, splits, verdicts
 
 FOLDS = 5
 
@@ -51,10 +51,10 @@ def text(table: pd.DataFrame, n_images: int, seconds: float, random_weights: boo
         f"cross-validated over {n_images} images ({seconds:.0f} s)",
         f"  {'attribute':<20} {'AP':>5} (constant)  {'ROC-AUC [95 %]':<20} verdict",
     ]
-    for row in table.head(20).itertuples():
-        auc = f"{row.roc_auc:.2f} [{row.roc_auc_low:.2f}, {row.roc_auc_high:.2f}]" if not np.isnan(row.roc_auc) else "undefined"
-        word = verdicts.explained(row.verdict, row.positives, row.negatives, int(table["p"].notna().sum()))
-        lines.append(f"  {row.attribute[:20]:<20} {row.ap:>5.2f} ({row.ap_constant:.2f})      {auc:<20} {word}")
+    for row in table.head(20).to_dict("records"):
+        word = verdicts.explained(row["verdict"], row["positives"], row["negatives"], int(table["p"].notna().sum()))
+        auc = findings.ranged(row, "roc_auc")
+        lines.append(f"  {row['attribute'][:20]:<20} {row['ap']:>5.2f} ({row['ap_constant']:.2f})      {auc:<20} {word}")
     if len(table) > 20:
         lines.append(f"  and {len(table) - 20} more in metrics/early_word.csv")
     return "\n".join([*lines, *warning(table)])

@@ -102,7 +102,7 @@ def parse_table(text: str, name: str, made_by: str) -> pd.DataFrame:
         marks = {column: [MISSING] for column in columns if column not in TEXT}
         return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=marks)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{name} is not a table ({error}); run 'dvc repro --force {made_by}'") from None
+        raise UserError(f"{name} is not a table ({first_line(error)}); run 'dvc repro --force {made_by}'") from None
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -118,7 +118,17 @@ def read_arrays(path: Path, made_by: str, *names: str) -> list[np.ndarray]:
             return [content[name] for name in names]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None
-    except (ValueError, KeyError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}); run 'dvc repro --force {made_by}'") from None
 
 

@@ -18,12 +18,12 @@ def figures(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict
     return {"images": n_images, "verdicts": counts, "macro": _defined(macro), "attributes": per_attribute}
 
 
-def scores(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict[str, float]:
+def scores(table: pd.DataFrame, macro: dict[str, float]) -> dict[str, float]:
     """The content of scores.json: the few numbers by which experiments are compared in a narrow table."""
     names = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "f1", "skill", "ece", "loss", "loss_constant")
     learned = int((table["verdict"] == verdicts.LEARNED).sum())
     more = [name for name in ("ap_fold_mean", "ap_fold_std") if name in macro]
-    return _defined({name: macro[name] for name in (*names, *more)}) | {"learned": learned, "images": n_images}
+    return _defined({name: macro[name] for name in (*names, *more)}) | {"learned": learned}
 
 
 def _defined(row: dict[str, Any]) -> dict[str, Any]:
@@ -64,14 +64,15 @@ def summary(table: pd.DataFrame, macro: dict[str, float], where: str, goal: str,
 
 def _cells(row: dict[str, Any]) -> str:
     constant, features = _number(row["ap_constant"]), _number(row["ap_features"])
-    return f"{_ranged(row, 'ap'):<19} {constant:>5} {features:>5}  {_ranged(row, 'roc_auc'):<19} {_ranged(row, 'skill'):<20}"
+    return f"{ranged(row, 'ap'):<19} {constant:>5} {features:>5}  {ranged(row, 'roc_auc'):<19} {ranged(row, 'skill'):<20}"
 
 
 def _word(row: dict[str, Any], table: pd.DataFrame) -> str:
     return verdicts.explained(row["verdict"], row["positives"], row["negatives"], int(table["p"].notna().sum()))
 
 
-def _ranged(row: dict[str, Any], name: str) -> str:
+def ranged(row: dict[str, Any], name: str) -> str:
+    """A score and its interval, of a row of the table; the interval is left out where it is undefined."""
     if np.isnan(row[name]):
         return "undefined"
     ends = f" [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" if not np.isnan(row[f"{name}_low"]) else ""

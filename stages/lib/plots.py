@@ -48,9 +48,9 @@ def curves(path: Path, table: pd.DataFrame, x: str, y: str, attributes: pd.DataF
     values = attributes.set_index("attribute")[score]
     for name in list(pd.unique(table["attribute"]))[:10]:
         rows = table[table["attribute"] == name]
-        axes.plot(
-            rows[x], rows[y], label=f"{_plain(name)}  {values[name]:.2f}", drawstyle="steps-post" if x == "recall" else None
-        )
+        # The score first: a label that begins with an underscore would be left out of the legend.
+        label = f"{values[name]:.2f}  {_plain(name)}"
+        axes.plot(rows[x], rows[y], label=label, drawstyle="steps-post" if x == "recall" else None)
     if score == "roc_auc":
         axes.plot([0, 1], [0, 1], color="0.6", linestyle=":")
     axes.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "), title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))

@@ -24,9 +24,10 @@ def features(
     backbone: torch.nn.Module, pictures: Pictures, rows: np.ndarray, how: Preprocessing, device: torch.device
 ) -> np.ndarray:
     """Pooled output of the backbone as it is, standing still: shape (n_rows, n_features), float32."""
-    training = backbone.training
+    training = [module.training for module in backbone.modules()]  # frozen parts stand still, others do not
     found = inference.logits(backbone.to(device), pictures, rows, how, device).astype(np.float32)
-    backbone.train(training)
+    for module, flag in zip(backbone.modules(), training, strict=True):
+        module.training = flag
     return found
 
 

@@ -1,16 +1,20 @@
-"""Prior correction, thresholds of best F1, and decision.json."""
+"""Prior correction, temperature and threshold in their order, and decision.json, which holds all three."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stages.lib import decisions, loss
+from stages.lib import calibration, decisions, goals, loss, params
 from stages.lib.errors import UserError
+
+BEST_F1 = decisions.Goal("f1", 0.9, 0.5)
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 12.0])
@@ -46,117 +50,215 @@ def test_probabilities_do_not_overflow() -> None:
         found = decisions.probabilities(np.array([-700.0, -30.0, 0.0, 2.0, 30.0, 1e6, 1e300]))
     np.testing.assert_allclose(found, [np.exp(-700), np.exp(-30), 0.5, 0.880797078, 1, 1, 1], rtol=1e-8)
     assert decisions.probabilities(np.array([-1e6]))[0] == 0
+    assert np.isnan(decisions.probabilities(np.array([np.nan]))[0])
 
 
-def slow_f1(truth: np.ndarray, score: np.ndarray, threshold: float) -> float:
-    hits = false_alarms = missed = 0
-    for label, value in zip(truth, score, strict=True):
-        if np.isnan(label):
-            continue
-        hits += label == 1 and value >= threshold
-        false_alarms += label == 0 and value >= threshold
-        missed += label == 1 and value < threshold
-    return 2 * hits / (2 * hits + false_alarms + missed)
+# Deciding.
 
 
-def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def decision(**changes: list[float]) -> decisions.Decision:
+    given = {"temperature": [2.0, 0.5], "threshold": [0.25, 0.5], "reached": [True, False]} | changes
+    return decisions.Decision(*(np.array(given[name]) for name in ("temperature", "threshold", "reached")))
+
+
+def test_log_odds_are_divided_by_the_temperature_and_then_compared() -> None:
+    log_odds = np.array([[-2.0, 0.1], [-3.0, -0.1], [5.0, 0.0]])
+    np.testing.assert_array_equal(decision().calibrated(log_odds), [[-1, 0.2], [-1.5, -0.2], [2.5, 0]])
+    expected = []
+    for row in log_odds:
+        each = [1 / (1 + math.exp(-value / t)) for value, t in zip(row, (2, 0.5), strict=True)]
+        expected.append([each[0] >= 0.25, each[1] >= 0.5])
+    assert expected == [[True, True], [False, False], [True, True]]  # a probability of exactly the threshold is present
+    found = decision().decided(log_odds)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_no_image_is_no_decision() -> None:
+    assert decision().decided(np.empty((0, 2))).shape == (0, 2)
+
+
+# Tuning.
+
+
+def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets with NaN, log-odds that are three times too sure, and groups of two."""
     chance = np.random.default_rng(seed)
-    truth = (chance.random(25) < chance.uniform(0.1, 0.9)).astype(float)
-    truth[:2] = [0, 1]
-    truth[2:][chance.random(23) < 0.3] = np.nan
-    return truth, np.round(chance.random(25), 1 if seed % 2 else 6)
+    true = chance.normal(size=(120, 2))
+    targets = (chance.random(true.shape) < 1 / (1 + np.exp(-true))).astype(float)
+    targets[chance.random(true.shape) < 0.2] = np.nan
+    return targets, 3 * true, np.arange(120) // 2
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_no_threshold_has_a_better_f1(seed: int) -> None:
-    truth, score = drawn(seed)
-    found = decisions.best_f1_threshold(truth, score, 0.5)
-    best = max(slow_f1(truth, score, threshold) for threshold in [*score, -1.0, 2.0])
-    assert slow_f1(truth, score, found) == pytest.approx(best, rel=1e-12)
+@pytest.mark.parametrize("name", params.GOALS)
+def test_thresholds_are_tuned_on_calibrated_probabilities(name: str) -> None:
+    targets, log_odds, groups = drawn(0)
+    goal = decisions.Goal(name, 0.7, 0.37)
+    found = decisions.tune(targets, log_odds, groups, goal)
+    np.testing.assert_array_equal(found.temperature, calibration.temperatures(targets, log_odds, groups))
+    assert (found.temperature > 1.5).all()
+    calibrated = 1 / (1 + np.exp(-log_odds / found.temperature))
+    threshold, reached = goals.thresholds(targets, calibrated, name, 0.7, 0.37)
+    np.testing.assert_allclose(found.threshold, threshold, rtol=1e-12)
+    np.testing.assert_array_equal(found.reached, reached)
+    # What the goal speaks of is what the decisions do.
+    achieved = goals.achieved(targets, found.decided(log_odds), name)
+    assert name not in ("precision", "recall") or (achieved[found.reached] >= 0.7).all()
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_unknown_labels_do_not_shape_the_threshold(seed: int) -> None:
-    truth, score = drawn(seed)
-    unknown = np.isnan(truth)
-    assert unknown.any()
-    found = decisions.best_f1_threshold(truth, score, 0.5)
-    assert decisions.best_f1_threshold(truth[~unknown], score[~unknown], 0.5) == found
-    assert decisions.best_f1_threshold(truth, np.where(unknown, 0.123, score), 0.5) == found
+def test_a_goal_that_nothing_reaches_and_labels_that_are_not_known() -> None:
+    targets, log_odds, groups = drawn(1)
+    targets[:, 1] = np.nan
+    found = decisions.tune(targets, log_odds, groups, decisions.Goal("f1", 0.9, 0.37))
+    assert (found.threshold[1], found.reached[1]) == (0.37, False)
+    # The surest one is absent: no threshold has a precision of 1.
+    wrong = np.where(np.nan_to_num(targets[:, 0]) == 1, -1.0, 1.0)[:, None]
+    assert not decisions.tune(targets[:, :1], wrong, groups, decisions.Goal("precision", 1.0, 0.5)).reached[0]
 
 
-def test_the_threshold_lies_between_two_scores() -> None:
-    truth, score = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.6, 0.9])
-    assert decisions.best_f1_threshold(truth, score, 0.5) == pytest.approx(0.5)
-    # Where everything is best called present there is no lower score: the threshold is the lowest one.
-    assert decisions.best_f1_threshold(np.array([1.0, 0.0]), np.array([0.2, 0.8]), 0.5) == 0.2
+# decision.json.
 
 
-def test_scores_that_are_neighbours_as_floats_are_kept_apart() -> None:
-    low = 1 - 2**-52
-    for below in (low, np.nextafter(low, 1.0), 0.3, np.nextafter(0.3, 1)):
-        above = np.nextafter(below, 2.0)
-        found = decisions.best_f1_threshold(np.array([0.0, 1.0]), np.array([below, above]), 0.5)
-        assert below < found <= above
+def write(path: Path, attributes: list[str] | None = None, chosen: decisions.Decision | None = None) -> Path:
+    """A decision for ["collar", "logo"] and two members, in `path`."""
+    shifts = np.array([[0.1, -2.5], [1 / 3, 0.0]])
+    decisions.write(path, "abc", attributes or ["collar", "logo"], shifts, chosen or decision(), BEST_F1)
+    return path
 
 
-@pytest.mark.parametrize("truth", [[0, 0, np.nan], [1, 1, np.nan], [np.nan] * 3, []])
-def test_without_both_classes_the_fallback_is_the_threshold(truth: list[float]) -> None:
-    score = np.linspace(0.1, 0.9, len(truth))
-    assert decisions.best_f1_threshold(np.array(truth, dtype=float), score, 0.37) == 0.37
-
-
-def test_thresholds_by_rule() -> None:
-    columns = [drawn(seed) for seed in range(3)]
-    targets, scores = (np.stack([column[part] for column in columns], axis=1) for part in (0, 1))
-    np.testing.assert_array_equal(decisions.thresholds(targets, scores, "fixed", 0.4), [0.4, 0.4, 0.4])
-    expected = [decisions.best_f1_threshold(truth, score, 0.4) for truth, score in columns]
-    np.testing.assert_array_equal(decisions.thresholds(targets, scores, "f1", 0.4), expected)
+def spoiled(path: Path, key: str, value: Any) -> Path:
+    """The same file with `key` of the attribute 'logo' replaced; taken away where `value` is ..."""
+    content = json.loads(write(path).read_text())
+    if value is ...:
+        del content["attributes"]["logo"][key]
+    else:
+        content["attributes"]["logo"][key] = value
+    path.write_text(json.dumps(content))
+    return path
 
 
 def test_what_is_written_is_read_in_the_order_of_the_attributes(tmp_path: Path) -> None:
-    decisions.write(tmp_path / "decision.json", "abc", {"collar": 0.25, "logo": 0.5}, "f1")
-    np.testing.assert_array_equal(decisions.read(tmp_path / "decision.json", "abc", ["logo", "collar"]), [0.5, 0.25])
-    content = json.loads((tmp_path / "decision.json").read_text())
-    assert content == {"model": "abc", "rule": "f1", "thresholds": {"collar": 0.25, "logo": 0.5}}
+    path = write(tmp_path / "decision.json")
+    found, shifts = decisions.read(path, "abc", ["logo", "collar"], 2)
+    np.testing.assert_array_equal(found.temperature, [0.5, 2])
+    np.testing.assert_array_equal(found.threshold, [0.5, 0.25])
+    assert found.reached.tolist() == [False, True]
+    np.testing.assert_array_equal(shifts, [[-2.5, 0.1], [0, 1 / 3]])
+    assert json.loads(path.read_text()) == {
+        "model": "abc",
+        "goal": {"name": "f1"},
+        "attributes": {
+            "collar": {"log_pos_weight": [0.1, 1 / 3], "temperature": 2.0, "threshold": 0.25, "goal_reached": True},
+            "logo": {"log_pos_weight": [-2.5, 0.0], "temperature": 0.5, "threshold": 0.5, "goal_reached": False},
+        },
+    }
+
+
+@pytest.mark.parametrize("name", params.GOALS)
+def test_a_minimum_is_written_where_it_plays_a_part(tmp_path: Path, name: str) -> None:
+    decisions.write(tmp_path / "d.json", "abc", ["collar", "logo"], np.zeros((1, 2)), decision(), decisions.Goal(name, 0.8, 0.5))
+    expected = {"name": name} | ({"minimum": 0.8} if name in ("precision", "recall") else {})
+    assert json.loads((tmp_path / "d.json").read_text())["goal"] == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_number_is_read_exactly_as_it_was(tmp_path: Path, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    given = decisions.Decision(chance.lognormal(0, 3, 6), chance.random(6) ** 5, chance.random(6) < 0.5)
+    shifts, names = chance.normal(0, 5, (3, 6)), [f"é {number}" for number in range(6)]
+    decisions.write(tmp_path / "d.json", "abc", names, shifts, given, BEST_F1)
+    found, read_shifts = decisions.read(tmp_path / "d.json", "abc", names, 3)
+    for one, two in ((given.temperature, found.temperature), (given.threshold, found.threshold), (shifts, read_shifts)):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(given.reached, found.reached)
 
 
 @pytest.mark.parametrize("score", [2e-7, 0.123456789, 0.9999996, 0.99999999])
 def test_a_threshold_decides_the_same_after_it_was_written(tmp_path: Path, score: float) -> None:
     """A threshold may be a picture's own score, or very small: rounding it would change that picture's decision."""
-    decisions.write(tmp_path / "decision.json", "abc", {"logo": score}, "f1")
-    (found,) = decisions.read(tmp_path / "decision.json", "abc", ["logo"])
-    assert score >= found
-    assert not score * (1 - 1e-9) >= found
+    path = write(tmp_path / "decision.json", chosen=decision(threshold=[score, 0.5]))
+    found, _ = decisions.read(path, "abc", ["collar", "logo"], 2)
+    assert score >= found.threshold[0]
+    assert not score * (1 - 1e-9) >= found.threshold[0]
 
 
 def test_decisions_of_another_model_are_refused(tmp_path: Path) -> None:
-    decisions.write(tmp_path / "decision.json", "abc", {"logo": 0.5}, "f1")
+    path = write(tmp_path / "decision.json")
     with pytest.raises(UserError, match=r"decision\.json belongs to another model file; run 'dvc repro evaluate'"):
-        decisions.read(tmp_path / "decision.json", "abd", ["logo"])
+        decisions.read(path, "abd", ["collar", "logo"], 2)
 
 
 @pytest.mark.parametrize("attributes", [["logo"], ["logo", "collar", "striped"], ["logo", "collars"], []])
 def test_decisions_on_other_attributes_are_refused(tmp_path: Path, attributes: list[str]) -> None:
-    decisions.write(tmp_path / "decision.json", "abc", {"collar": 0.25, "logo": 0.5}, "f1")
+    path = write(tmp_path / "decision.json")
     with pytest.raises(UserError, match="does not name the model's attributes"):
-        decisions.read(tmp_path / "decision.json", "abc", attributes)
+        decisions.read(path, "abc", attributes, 2)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"model": "abc"}', '{"model": "abc", "thresholds": [0.5]}', "{}"])
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_decisions_for_another_number_of_members_are_refused(tmp_path: Path, n_members: int) -> None:
+    path = write(tmp_path / "decision.json")
+    with pytest.raises(UserError, match=rf"log_pos_weight of 'collar' must be a list of {n_members}; run 'dvc repro --force"):
+        decisions.read(path, "abc", ["collar", "logo"], n_members)
+
+
+DAMAGED = ["", "[1]", "{", "{}", '{"model": "abc"}'] + [
+    f'{{"model": "abc", "attributes": {found}}}'
+    for found in ("[0.5]", "null", '{"logo": 0.5}', '{"logo": [0.5]}', '{"logo": {}}')
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_decision_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "decision.json").write_text(text)
-    with pytest.raises(UserError, match=r"decision\.json .*run 'dvc repro"):
-        decisions.read(tmp_path / "decision.json", "abc", ["logo"])
+    with pytest.raises(UserError, match=r"decision\.json.*run 'dvc repro"):
+        decisions.read(tmp_path / "decision.json", "abc", ["logo"], 1)
 
 
-@pytest.mark.parametrize("value", ['"high"', "null", "[0.5]"])
-def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
-    (tmp_path / "decision.json").write_text(f'{{"model": "abc", "thresholds": {{"logo": {value}}}}}')
-    with pytest.raises(UserError, match=r"decision\.json"):
-        decisions.read(tmp_path / "decision.json", "abc", ["logo"])
+BAD = ["high", None, True, False, [0.5], {}, float("nan"), float("inf"), -float("inf"), ...]
+
+
+@pytest.mark.parametrize("value", BAD, ids=str)
+@pytest.mark.parametrize("key", ["threshold", "temperature"])
+def test_what_is_no_number_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    path = spoiled(tmp_path / "decision.json", key, value)
+    with pytest.raises(UserError, match=rf"decision\.json: the {key} of 'logo' is .*, not a number; run 'dvc repro --force eval"):
+        decisions.read(path, "abc", ["collar", "logo"], 2)
+
+
+def test_a_number_beyond_all_floats_is_refused(tmp_path: Path) -> None:
+    path = spoiled(tmp_path / "decision.json", "threshold", 10**400)
+    with pytest.raises(UserError, match="the threshold of 'logo'"):
+        decisions.read(path, "abc", ["collar", "logo"], 2)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -0.0, -1, -1e-300])
+def test_a_temperature_that_is_not_above_zero_is_refused(tmp_path: Path, value: float) -> None:
+    path = spoiled(tmp_path / "decision.json", "temperature", value)
+    with pytest.raises(UserError, match=r"the temperature of 'logo' is .*, not above 0; run 'dvc repro --force evaluate'"):
+        decisions.read(path, "abc", ["collar", "logo"], 2)
+
+
+@pytest.mark.parametrize(
+    "value", [[0.1, "x"], [None, 0.1], [True, 0.1], [0.1, float("nan")], [0.1], [], 0.1, "01", None, ...], ids=str
+)
+def test_a_damaged_log_pos_weight_is_refused(tmp_path: Path, value: Any) -> None:
+    path = spoiled(tmp_path / "decision.json", "log_pos_weight", value)
+    with pytest.raises(UserError, match=r"decision\.json: (the )?log_pos_weight of 'logo' .*run 'dvc repro --force evaluate'"):
+        decisions.read(path, "abc", ["collar", "logo"], 2)
+
+
+@pytest.mark.parametrize("value", [1, "true", None, ...], ids=str)
+def test_only_true_means_that_a_goal_is_reached(tmp_path: Path, value: Any) -> None:
+    path = spoiled(tmp_path / "decision.json", "goal_reached", value)
+    assert decisions.read(path, "abc", ["collar", "logo"], 2)[0].reached.tolist() == [True, False]
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    path = spoiled(tmp_path / "decision.json", "temperature", 3)
+    assert decisions.read(path, "abc", ["collar", "logo"], 2)[0].temperature.tolist() == [2.0, 3.0]
 
 
 def test_a_missing_decision_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"decision\.json is missing; the evaluate stage writes it"):
-        decisions.read(tmp_path / "decision.json", "abc", ["logo"])
+        decisions.read(tmp_path / "decision.json", "abc", ["logo"], 1)

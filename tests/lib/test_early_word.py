@@ -203,8 +203,6 @@ def test_undefined_scores_are_told_without_figures_that_are_none() -> None:
 
 
 def test_an_undefined_interval_is_left_out() -> None:
-    # FAILS TODAY: `text` prints "0.61 [nan, nan]". Reached with one or two images of a class: fewer than half of the
-    # resamples hold both. findings._ranged leaves such an interval out.
     ends = {"roc_auc_low": np.nan, "roc_auc_high": np.nan}
     line = early_word.text(table_of(verdicts.TOO_FEW, **ends), 10, 1.0, False).splitlines()[2]
     assert "0.61" in line

@@ -1,6 +1,8 @@
 import hashlib
 import json
 import stat
+import time
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -112,6 +114,151 @@ def test_damaged_table(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(UserError, match="dvc repro --force stats"):
         files.read_table(tmp_path / "x", "stats")
+
+
+def test_a_table_is_parsed_from_text_as_from_a_file(tmp_path):
+    """How a table of another revision is read, which git hands over as text."""
+    table = pd.DataFrame({"image": NAMES, "copy": NAMES, "x": [np.nan] + [0.5] * (len(NAMES) - 1)})
+    files.write_table(tmp_path / "t.csv", table)
+    text = (tmp_path / "t.csv").read_bytes().decode()
+    pd.testing.assert_frame_equal(files.parse_table(text, "t.csv", "stats"), files.read_table(tmp_path / "t.csv", "stats"))
+    found = files.parse_table(text, "t.csv", "stats")
+    assert list(found["image"]) == list(found["copy"]) == NAMES
+    np.testing.assert_array_equal(found["x"].to_numpy(float), table["x"])
+
+
+def test_a_table_of_no_rows_is_parsed():
+    found = files.parse_table("image,x\n", "t.csv", "stats")
+    assert list(found) == ["image", "x"]
+    assert found.empty
+
+
+@pytest.mark.parametrize("text", ["", "\n", "image,x\na,1\nb,2,3,4\n", 'image,x\n"a,1\n'])
+def test_text_that_is_no_table_is_named(text):
+    with pytest.raises(UserError, match=r"(?s)t\.csv of HEAD~1 is not a table \(.*\); run 'dvc repro --force stats'"):
+        files.parse_table(text, "t.csv of HEAD~1", "stats")
+
+
+# Arrays.
+
+ARRAYS = {
+    "features": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+    "log_odds": np.array([[0.1, np.nan], [np.inf, -1e-300]]),
+    "names": np.array(["a", "é.jpg"]),
+    "empty": np.empty((0, 3), np.uint8),
+    "one": np.array(True),
+}
+
+
+def test_arrays_survive_a_file(tmp_path):
+    files.write_arrays(tmp_path / "sub" / "x.npz", **ARRAYS)
+    for names in (list(ARRAYS), list(reversed(ARRAYS)), ["names"], []):
+        found = files.read_arrays(tmp_path / "sub" / "x.npz", "train", *names)
+        assert len(found) == len(names)
+        for name, array in zip(names, found, strict=True):
+            np.testing.assert_array_equal(array, ARRAYS[name])
+            assert (array.dtype, array.shape) == (ARRAYS[name].dtype, ARRAYS[name].shape)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["x.npz"]
+
+
+def test_equal_arrays_are_equal_bytes_at_any_time(tmp_path, monkeypatch):
+    """A zip file holds times of its members, in steps of two seconds: DVC would take a new one for another file."""
+    now = time.localtime()
+    files.write_arrays(tmp_path / "one.npz", **ARRAYS)
+    monkeypatch.setattr(time, "localtime", lambda *_: time.struct_time((now.tm_year + 3, *now[1:])))
+    files.write_arrays(tmp_path / "two.npz", **ARRAYS)
+    monkeypatch.undo()
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.npz") as opened:
+        assert {member.date_time for member in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {member.filename for member in opened.infolist()} == {f"{name}.npy" for name in ARRAYS}
+    files.write_arrays(tmp_path / "two.npz", **ARRAYS | {"one": np.array(False)})
+    assert (tmp_path / "one.npz").read_bytes() != (tmp_path / "two.npz").read_bytes()
+
+
+def test_objects_are_not_written_and_the_old_file_stays(tmp_path):
+    files.write_arrays(tmp_path / "x.npz", one=np.ones(2))
+    before = (tmp_path / "x.npz").read_bytes()
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        files.write_arrays(tmp_path / "x.npz", one=np.array([{"a": 1}, None], dtype=object))
+    assert (tmp_path / "x.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+class Dangerous:
+    """Unpickling it fails the test."""
+
+    def __reduce__(self):
+        return pytest.fail, ("something in the file was executed",)
+
+
+def test_objects_are_not_read(tmp_path):
+    np.savez(tmp_path / "x.npz", one=np.array([Dangerous()], dtype=object), two=np.ones(2))
+    with pytest.raises(UserError, match=r"x\.npz is damaged \(Object arrays cannot be loaded"):
+        files.read_arrays(tmp_path / "x.npz", "train", "one")
+    np.testing.assert_array_equal(files.read_arrays(tmp_path / "x.npz", "train", "two")[0], np.ones(2))
+
+
+def test_missing_arrays_name_the_stage(tmp_path):
+    with pytest.raises(UserError, match=r"x\.npz is missing; the train stage writes it: run 'dvc repro train'"):
+        files.read_arrays(tmp_path / "x.npz", "train", "features")
+
+
+def test_an_array_that_is_not_there_is_named(tmp_path):
+    files.write_arrays(tmp_path / "x.npz", features=np.ones(2))
+    with pytest.raises(UserError, match=r"x\.npz is damaged \(.*log_odds.*\); run 'dvc repro --force train'"):
+        files.read_arrays(tmp_path / "x.npz", "train", "features", "log_odds")
+
+
+def bytes_of(tmp_path, **arrays) -> bytes:
+    files.write_arrays(tmp_path / "whole.npz", **arrays)
+    return (tmp_path / "whole.npz").read_bytes()
+
+
+def refused_or_right(path, content: bytes) -> bool:
+    """Whether a damaged file is refused with a UserError, or read as if nothing had happened to it."""
+    path.write_bytes(content)
+    try:
+        (found,) = files.read_arrays(path, "train", "x")
+    except UserError as error:
+        return "run 'dvc repro --force train'" in str(error)
+    return np.array_equal(found, np.arange(6))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"{}", b"\x80\x04N.", b"\x93NUMPY"])
+def test_what_are_no_arrays(tmp_path, content):
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.npz is damaged \(.+\); run 'dvc repro --force train'"):
+        files.read_arrays(tmp_path / "x.npz", "train", "x")
+
+
+def test_a_single_array_and_a_folder_are_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(2))
+    for path in (tmp_path / "x.npy", tmp_path):
+        with pytest.raises(UserError, match="is damaged"):
+            files.read_arrays(path, "train", "x")
+
+
+def test_arrays_cut_short_at_any_place_are_refused(tmp_path):
+    whole = bytes_of(tmp_path, x=np.arange(6))
+    for length in range(len(whole)):
+        assert refused_or_right(tmp_path / "x.npz", whole[:length]), length
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # NumPy warns of a header that it had to guess at
+@pytest.mark.parametrize("change", [0x01, 0x20, 0xFF])
+def test_one_changed_byte_is_noticed_or_does_not_matter(tmp_path, change):
+    whole = bytes_of(tmp_path, x=np.arange(6))
+    problems = []
+    for place in range(len(whole)):
+        content = bytearray(whole)
+        content[place] ^= change
+        try:
+            if not refused_or_right(tmp_path / "x.npz", bytes(content)):
+                problems.append((place, "another array"))
+        except Exception as error:
+            problems.append((place, repr(error)))
+    assert problems == []
 
 
 def test_fingerprint(tmp_path):

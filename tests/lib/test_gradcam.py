@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.lib import backbones, gradcam
+from stages.lib import backbones, gradcam, preprocessing
 from stages.lib.model import Tagger
 from stages.lib.preprocessing import Preprocessing, to_input
 

@@ -211,3 +211,40 @@ def test_confusion_counts_known_labels() -> None:
         assert row.images == sum((t == 1, c == 1) == wanted for t, c in pairs)
         of_actual = sum((t == 1) == wanted[0] for t in truth)
         assert row.share == pytest.approx(row.images / of_actual if of_actual else 0)
+
+
+@pytest.mark.parametrize("bins", [1, 4, 20])
+@pytest.mark.parametrize("seed", range(2))
+def test_histogram_counts_cells_of_each_label(seed: int, bins: int) -> None:
+    """Scores with ties on the edges of bins: an edge belongs to the bin above it, 1 to the last."""
+    targets, scores = drawn(seed)
+    scores[:2] = [[0, 1, 0.5], [1, 0.25, 0]]
+    table = metrics.histogram(NAMES, targets, scores, bins)
+    assert len(table) == 3 * 3 * bins
+    edges = np.linspace(0, 1, bins + 1)
+    expected = []
+    for column, name in enumerate(NAMES):
+        for label in ("present", "absent", "unknown"):
+            state = {"present": 1.0, "absent": 0.0}.get(label)
+            own = [
+                s
+                for t, s in zip(targets[:, column], scores[:, column], strict=True)
+                if (t == state if state is not None else t != t)
+            ]
+            for number in range(bins):
+                low, high, last = edges[number], edges[number + 1], number == bins - 1
+                count = sum(low <= score and (score < high or last) for score in own)
+                expected.append((name, label, low, count, count / len(own) if own else 0))
+    assert list(table.itertuples(index=False, name=None)) == expected
+    sums = table.groupby(["attribute", "label"])["cells"].sum().unstack()
+    assert (sums.sum(axis=1) == len(targets)).all()
+
+
+def test_histogram_without_cells_of_a_label() -> None:
+    table = metrics.histogram(["a"], np.array([[1.0], [1.0]]), np.array([[0.2], [0.9]]), 2)
+    assert list(table["label"]) == ["present", "present", "absent", "absent", "unknown", "unknown"]
+    assert list(table["from"]) == [0, 0.5] * 3
+    assert list(table["cells"]) == [1, 1, 0, 0, 0, 0]
+    assert list(table["share"]) == [0.5, 0.5, 0, 0, 0, 0]
+    assert metrics.histogram(["a"], np.empty((0, 1)), np.empty((0, 1)))["cells"].sum() == 0
+    assert len(metrics.histogram([], np.empty((4, 0)), np.empty((4, 0)))) == 0

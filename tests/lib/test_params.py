@@ -46,6 +46,13 @@ def test_own_params_load():
         ("augment.crop_scale", [0.9, 0.5], "first number must not exceed"),
         ("validate.fit", "stretch", "crop, pad, squash"),
         ("train", 3, "expected names and values"),
+        ("evaluate.threshold", "f2", "one of f1, precision, recall, fixed"),
+        ("evaluate.threshold", 0.5, "one of f1, precision, recall, fixed"),
+        ("evaluate.minimum", 0, "a number above 0 and at most 1"),
+        ("evaluate.minimum", 1.01, "a number"),
+        ("evaluate.minimum", "high", "a number"),
+        ("evaluate.fixed_threshold", 0, "a number above 0 and below 1"),
+        ("evaluate.fixed_threshold", 1, "a number above 0 and below 1"),
     ],
 )
 def test_bad_value_is_named_with_what_is_valid(settings_file, key, value, expected):
@@ -53,6 +60,15 @@ def test_bad_value_is_named_with_what_is_valid(settings_file, key, value, expect
     message = problem(settings_file(changes))
     assert key.split(".")[0] in message
     assert expected in message
+
+
+@pytest.mark.parametrize("goal", ["f1", "precision", "recall", "fixed"])
+@pytest.mark.parametrize("minimum", [1e-6, 0.9, 1, "0.5"])
+def test_goals_of_a_threshold(settings_file, goal, minimum):
+    changes = {"evaluate.threshold": goal, "evaluate.minimum": minimum}
+    settings = params.load(settings_file(changes), ("evaluate",))
+    assert (settings.evaluate.threshold, settings.evaluate.minimum) == (goal, float(minimum))
+    assert isinstance(settings.evaluate.minimum, float)
 
 
 def test_unknown_key_names_its_neighbour_and_the_valid_ones(settings_file):

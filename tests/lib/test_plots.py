@@ -11,7 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from stages.lib import metrics, plots
+from stages.lib import calibration, metrics, plots, verdicts
 
 Draw = Callable[[Path], None]
 
@@ -54,6 +54,55 @@ def draw_confusion(n_attributes: int, unknown: bool = False) -> Draw:
     return lambda path: plots.confusion(path, metrics.confusion(names, targets, (scores > 0.5).astype(float)))
 
 
+def attributes_table(names: list[str], undefined: bool = False) -> pd.DataFrame:
+    """The columns of attributes.csv that figures are made of; `undefined` leaves nothing but the constants."""
+    chance = np.random.default_rng(1)
+    table = pd.DataFrame({"attribute": names})
+    for score in ("ap", "roc_auc"):
+        table[score] = chance.uniform(0.5, 0.9, len(names))
+        # The first interval lies above its own score: one that is corrected for bias may.
+        table[f"{score}_low"], table[f"{score}_high"] = table[score] - 0.1, table[score] + 0.1
+        table.loc[:0, f"{score}_low"] = table.loc[:0, score] + 0.02
+        table[f"{score}_constant"], table[f"{score}_features"] = 0.5, 0.6
+        if undefined:
+            table[[score, f"{score}_low", f"{score}_high", f"{score}_features"]] = np.nan
+    table["threshold"] = np.linspace(0.2, 0.8, len(names))
+    words = (verdicts.LEARNED, verdicts.WEAK, verdicts.NOTHING, verdicts.TOO_FEW)
+    table["verdict"] = [words[number % 4] for number in range(len(names))]
+    return table
+
+
+def draw_scores(n_attributes: int, undefined: bool = False) -> Draw:
+    return lambda path: plots.scores(path, attributes_table(scored(n_attributes)[0], undefined))
+
+
+def draw_reliability(n_attributes: int, unknown: bool = False) -> Draw:
+    names, targets, scores = scored(n_attributes, unknown)
+    before, after = (calibration.reliability(names, targets, values) for values in (scores, (scores + 1) / 3))
+    return lambda path: plots.reliability(path, before, after)
+
+
+def draw_histogram(n_attributes: int, unknown: bool = False) -> Draw:
+    names, targets, scores = scored(n_attributes, unknown)
+    table = metrics.histogram(names, targets, scores)
+    return lambda path: plots.histogram(path, table, attributes_table(names))
+
+
+def draw_all_named(name: str) -> list[Draw]:
+    """Every figure with a panel, a line or a row for one attribute of this name."""
+    _, targets, values = scored(1)
+    table, pr = attributes_table([name]), metrics.curves([name], targets, values)[0]
+    before = calibration.reliability([name], targets, values)
+    confusion = metrics.confusion([name], targets, (values > 0.5).astype(float))
+    return [
+        lambda path: plots.curves(path, pr, "recall", "precision", table, "ap", "title"),
+        lambda path: plots.confusion(path, confusion),
+        lambda path: plots.scores(path, table),
+        lambda path: plots.reliability(path, before, before),
+        lambda path: plots.histogram(path, metrics.histogram([name], targets, values), table),
+    ]
+
+
 FIGURES = {
     "loss": draw_loss(1),
     "loss of three folds": draw_loss(3),
@@ -67,6 +116,23 @@ FIGURES = {
     "confusion": draw_confusion(3),
     "confusion of fourteen": draw_confusion(14),
     "confusion of nothing known": draw_confusion(1, unknown=True),
+    "confusion of no attribute": draw_confusion(0),
+    "scores": draw_scores(3),
+    "scores of one": draw_scores(1),
+    "scores of thirteen": draw_scores(13),
+    "scores of forty": draw_scores(40),
+    "scores that are undefined": draw_scores(2, undefined=True),
+    "scores of no attribute": draw_scores(0),
+    "reliability": draw_reliability(3),
+    "reliability of one": draw_reliability(1),
+    "reliability of thirteen": draw_reliability(13),
+    "reliability with an unknown": draw_reliability(2, unknown=True),
+    "reliability of nothing known": draw_reliability(1, unknown=True),
+    "histogram": draw_histogram(3),
+    "histogram of one": draw_histogram(1),
+    "histogram of thirteen": draw_histogram(13),
+    "histogram of nothing known": draw_histogram(1, unknown=True),
+    "histogram of no attribute": draw_histogram(0),
 }
 
 
@@ -82,7 +148,7 @@ def test_a_figure_is_a_png_and_nothing_else_is_left(tmp_path: Path, draw: Draw) 
     assert plt.get_fignums() == []
 
 
-@pytest.mark.parametrize("name", ["loss", "pr", "roc", "confusion"])
+@pytest.mark.parametrize("name", ["loss", "pr", "roc", "confusion", "scores", "reliability", "histogram"])
 def test_the_same_data_give_the_same_bytes(tmp_path: Path, name: str) -> None:
     for path in ("one.png", "two.png"):
         FIGURES[name](tmp_path / path)
@@ -93,3 +159,71 @@ def test_other_data_give_another_figure(tmp_path: Path) -> None:
     draw_loss(1, epochs=4)(tmp_path / "one.png")
     draw_loss(1, epochs=5)(tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("draw", "most"), [(draw_confusion, 12), (draw_histogram, 12), (draw_reliability, 12), (draw_scores, 30)]
+)
+def test_what_does_not_fit_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[int], Draw], most: int
+) -> None:
+    heights = []
+
+    def measuring(figure: plt.Figure, path: Path) -> None:
+        heights.append(figure.get_figheight())
+        plt.close(figure)
+
+    monkeypatch.setattr(plots, "_save", measuring)
+    for count in (most - 4, most, most + 1):
+        draw(count)(tmp_path / "x.png")
+    assert heights[0] < heights[1] == heights[2]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every text of the figures that are drawn, as it stands in them; formulas come without their dollar signs."""
+    texts: list[str] = []
+    save = plots._save
+
+    def reading(figure: plt.Figure, path: Path) -> None:
+        for text in figure.findobj(match=lambda artist: isinstance(artist, plt.Text)):
+            drawn, formula = text._preprocess_math(text.get_text())
+            texts.append(f"formula {drawn}" if formula else drawn)
+        save(figure, path)
+
+    monkeypatch.setattr(plots, "_save", reading)
+    return texts
+
+
+@pytest.mark.parametrize("name", ["$", "a$b", "$a$", "$\\frac$", r"back\$slash", "a_b^c", "%d {x}", "50 %"])
+def test_names_are_shown_letter_by_letter(tmp_path: Path, shown: list[str], name: str) -> None:
+    for number, draw in enumerate(draw_all_named(name)):
+        shown.clear()
+        draw(tmp_path / f"{number}.png")
+        assert any(name in text for text in shown), number
+        assert not any(text.startswith("formula") for text in shown)
+
+
+def test_a_name_that_begins_with_an_underscore_stands_in_the_legend(tmp_path: Path, shown: list[str]) -> None:
+    draw_all_named("_hidden")[0](tmp_path / "x.png")
+    assert any("_hidden" in text for text in shown)
+
+
+def test_scores_stand_beside_their_verdict_in_the_order_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: seen.append(figure))
+    table = attributes_table(["collar", "logo"])
+    plots.scores(tmp_path / "x.png", table)
+    (figure,) = seen
+    left, right = figure.axes
+    labels = {label.get_text(): height for label, height in zip(left.get_yticklabels(), left.get_yticks(), strict=True)}
+    assert list(labels) == [f"logo\n{verdicts.WEAK}", f"collar\n{verdicts.LEARNED}"]  # from the bottom: the first is on top
+    assert labels[f"collar\n{verdicts.LEARNED}"] > labels[f"logo\n{verdicts.WEAK}"]
+    for panel, score in ((left, "ap"), (right, "roc_auc")):
+        own, features, constant = (line.get_xdata() for line in panel.get_lines())
+        np.testing.assert_array_equal(own, table[score][::-1])
+        np.testing.assert_array_equal(features, table[f"{score}_features"][::-1])
+        np.testing.assert_array_equal(constant, table[f"{score}_constant"][::-1])
+        ends = [sorted(segment[:, 0]) for segment in panel.collections[0].get_segments()]
+        np.testing.assert_allclose(ends, table[[f"{score}_low", f"{score}_high"]][::-1])
+    plt.close(figure)

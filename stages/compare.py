@@ -84,7 +84,9 @@ def refuse_different_rows(first: pd.DataFrame, second: pd.DataFrame, one: str, o
     alone = merged[merged["_merge"] != "both"]
     both = merged[merged["_merge"] == "both"]
     changed = both[~(both["label"].eq(both["label_other"]) | (both["label"].isna() & both["label_other"].isna()))]
-    regrouped = both[both["group"].astype(str) != both["group_other"].astype(str)]
+    # The numbers of groups change with other rows of the table; who stands with whom must not.
+    partners = [both.groupby(column)["image"].transform("min") for column in ("group", "group_other")]
+    regrouped = both[partners[0] != partners[1]]
     if alone.empty and changed.empty and regrouped.empty:
         return
     if len(alone):
@@ -129,7 +131,7 @@ def text(found: pd.DataFrame, one: str, other: str, n_images: int) -> str:
             lines.append(
                 f"  {shown(row.attribute, 20):<20} {row.other:.3f} -> {row.one:.3f}  {row.difference:+.3f} {ends:<18}  {row.word}"
             )
-    lines.append("'holds' is at 5 %, corrected for the number of attributes; the chance of another seed is not in it")
+    lines.append("a difference holds at 5 %, corrected for the number of attributes; the chance of another seed is not in it")
     return "\n".join(lines)
 
 

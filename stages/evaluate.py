@@ -2,7 +2,7 @@
 
     python -m stages.evaluate
 
-Reads   models/model.pth, data/clean/{labels.csv, pixels.npy, splits.csv}, data/frozen.npz, metrics/stats.json,
+Reads   models/model.pth, data/clean/{labels.csv, pixels.npy, splits.csv}, data/frozen.npz, metrics/{stats.json, early_word.csv},
         params.yaml (seed, folds, train.device, evaluate)
 Writes  models/decision.json       all from logits to decisions, tuned on rows that are not scored with it
         metrics/evaluation.json    every score with its interval, the verdicts; metrics/scores.json: the few to compare by
@@ -44,6 +44,7 @@ from stages.lib import (
     plots,
     preprocessing,
     review,
+    splits,
     verdicts,
 )
 from stages.lib import model as models
@@ -66,7 +67,8 @@ def main() -> None:
     tuned = held_out.score(inputs, networks, 1, 0, "val", device) if settings.folds == 1 else tested
     chosen = decisions.tune(inputs.targets[tuned.rows], tuned.log_odds, inputs.groups[tuned.rows], goal)
     outcome = held_out.outcome_of(inputs, tested, chosen, goal, settings.folds)
-    table, macro = assessment.assessed(inputs, settings, tested, tuned, outcome, chosen, goal)
+    regression = assessment.features_log_odds(inputs, settings.folds)
+    table, macro = assessment.assessed(inputs, settings, tested, tuned, outcome, chosen, goal, regression)
 
     models_shift = np.stack([inputs.saved.log_pos_weight(member) for member in range(settings.folds)])
     fingerprint = files.fingerprint(args.model)
@@ -76,9 +78,11 @@ def main() -> None:
     files.write_table(args.metrics / "attributes.csv", table.round(4))
     write_predictions(args.metrics / "predictions.csv", inputs, tested, outcome)
     write_curves(args.metrics, inputs.saved.attributes, tested, outcome, table)
+    early_verdicts = files.read_table(args.metrics / "early_word.csv", "train")["verdict"]
     looked_at = tested if settings.folds > 1 else held_out.joined([tested, tuned])
-    write_to_look_at(args.metrics, inputs, looked_at, chosen, table, networks, device)
+    write_to_look_at(args.metrics, inputs, looked_at, chosen, table, networks, device, regression, early_verdicts)
     print(findings.summary(table, macro, where(len(tested.rows), settings.folds), goal_in_words(goal)))
+    print(f"  to look at: {args.metrics}/scores.png, errors.png, uncertain.png; labels to check: {args.metrics}/review.csv")
 
 
 def arguments() -> argparse.Namespace:
@@ -97,10 +101,13 @@ def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
     table = files.read_table(args.clean / "labels.csv", "validate")
     split = files.read_table(args.clean / "splits.csv", "stats")
     store = pixels.read(args.clean / "pixels.npy")
-    features, early = files.read_arrays(args.frozen, "train", "features", "log_odds")
+    features, early, split_then = files.read_arrays(args.frozen, "train", "features", "log_odds", "split")
     rows_agree = list(split["image"]) == list(table["image"]) and len(store) == len(features) == len(early) == len(table)
     if saved.attributes != labels.attributes_of(table) or len(saved.members) != folds or not rows_agree:
         raise UserError(f"{args.model} was trained on other attributes, folds or images; run 'dvc repro'")
+    if str(split_then) != splits.fingerprint(list(split["image"]), split["part"].to_numpy()):
+        found = "was trained on another split, and test images may be among its training images"
+        raise UserError(f"{args.model} {found}; run 'dvc repro'")
     targets, groups, parts = table[saved.attributes].to_numpy(float), split["group"].to_numpy(), split["part"].to_numpy()
     stats = files.read_json(args.metrics / "stats.json", "stats")
     return held_out.Inputs(saved, store, list(table["image"]), targets, groups, parts, stats, features, early)
@@ -154,13 +161,25 @@ def write_to_look_at(
     table: pd.DataFrame,
     networks: list[models.Tagger],
     device: torch.device,
+    regression: np.ndarray,
+    early_verdicts: pd.Series,
 ) -> None:
-    """The review table, and the two galleries. Attributes without a sign of signal are left out: doubts mean nothing there."""
+    """The review table, and the two galleries. Attributes without a sign of signal are left out: doubts mean nothing there.
+
+    Two models that err in different ways judge the held-out rows for the review: the mean of their log-odds. Training rows
+    have only been kept from the cross-validated regression.
+    """
     attributes = inputs.saved.attributes
-    worth = table["verdict"].isin([verdicts.LEARNED, verdicts.WEAK]).to_numpy()
-    log_odds, seen_by = inputs.early.copy(), np.full(len(inputs.names), "regression on features, cross-validated", dtype=object)
-    log_odds[scored.rows], seen_by[scored.rows] = chosen.calibrated(scored.log_odds), "network, held out"
-    files.write_table(folder / "review.csv", review.table(inputs.names, attributes, inputs.targets, log_odds, seen_by, worth))
+    worth = verdicts.some_signal(table["verdict"])
+    # Rows that only the regression judges count where the regression has found something.
+    worth_of_row = np.tile(verdicts.some_signal(early_verdicts), (len(inputs.names), 1))
+    worth_of_row[scored.rows] = worth
+    log_odds = np.where(np.isnan(regression), inputs.early, regression)
+    seen_by = np.full(len(inputs.names), "regression on frozen features", dtype=object)
+    log_odds[scored.rows] = (log_odds[scored.rows] + chosen.calibrated(scored.log_odds)) / 2
+    seen_by[scored.rows] = "network and regression"
+    listed = review.table(inputs.names, attributes, inputs.targets, log_odds, seen_by, worth_of_row)
+    files.write_table(folder / "review.csv", listed)
 
     targets = inputs.targets[scored.rows]
     calibrated = np.where(worth, chosen.calibrated(scored.log_odds), np.nan)
@@ -170,7 +189,7 @@ def write_to_look_at(
     uncertain = galleries.least_certain(targets, calibrated, at_threshold)
     for name, cells, heading, nothing in (
         ("errors", errors, "Most confident errors: a wrong label, or something to learn from", "no confident errors"),
-        ("uncertain", uncertain, "Least certain: labels that would teach the most, unknown ones first", "no uncertain cells"),
+        ("uncertain", uncertain, "Least certain of the held-out images, unknown labels first", "no uncertain cells"),
     ):
         described = [described_cell(inputs, scored, calibrated, cell) for cell in cells]
         heat = heat_of(cells, inputs, scored, networks, device)

@@ -65,13 +65,22 @@ class Inputs:
     stats: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Early:
+    """The early word: its `table`, the frozen `features` (n, n_features), and the regression's `log_odds` (n, n_attributes)."""
+
+    table: pd.DataFrame
+    features: np.ndarray
+    log_odds: np.ndarray
+
+
 def main() -> None:
     args = arguments()
     memory.keep_freed()
     settings = params.load(args.params, READS)
     device = inference.device_of(settings.train.device)
     inputs = read_inputs(args)
-    fits, members, early_ap = [], [], float("nan")
+    fits, members = [], []
     for fold in range(settings.folds):
         torch.manual_seed(seed_for(settings.seed, "head", fold))
         backbone = backbones.create(settings.backbone, settings.weights, settings.train.resolution)
@@ -79,12 +88,12 @@ def main() -> None:
         network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
         network.freeze(settings.freeze)
         if fold == 0:
-            early_ap = early(args, backbone, inputs, how, settings, device)
+            heard = early(backbone, inputs, how, settings, device)
             print(opening(network, settings, device), flush=True)
         result, pos_weight = fit_fold(network, inputs, how, settings, fold, device)
         members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
         fits.append(result)
-    write_outputs(args, settings, inputs, how, fits, members, early_ap)
+    write_outputs(args, settings, inputs, how, fits, members, heard)
 
 
 def arguments() -> argparse.Namespace:
@@ -115,20 +124,17 @@ def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
     return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.resolution, kept, mean, std)
 
 
-def early(
-    args: argparse.Namespace, backbone: torch.nn.Module, inputs: Inputs, how: Preprocessing, settings: Any, device: torch.device
-) -> float:
-    """Say what logistic regression on the frozen features reaches, and keep the features for evaluate; returns its macro AP."""
+def early(backbone: torch.nn.Module, inputs: Inputs, how: Preprocessing, settings: Any, device: torch.device) -> Early:
+    """Say what logistic regression on the frozen features reaches."""
     started = time.perf_counter()
+    print(f"early word: reading the frozen features of {len(inputs.store)} images ...", flush=True)
     features = probe.features(backbone, inputs.store, np.arange(len(inputs.store)), how, device)
     seed = seed_for(settings.seed, "early word")
     fold_of = early_word.folds_of(inputs.parts, settings.folds, inputs.targets, inputs.groups, inputs.names, seed)
     table, log_odds = early_word.listen(inputs.attributes, features, inputs.targets, inputs.groups, fold_of, seed)
-    files.write_arrays(args.frozen, features=features, log_odds=log_odds)
-    files.write_table(args.metrics / "early_word.csv", table.round(4))
     seconds = time.perf_counter() - started
     print(early_word.text(table, int((fold_of >= 0).sum()), seconds, settings.weights == "none"), flush=True)
-    return metrics.macro(table["ap"].to_numpy(float))
+    return Early(table, features, log_odds)
 
 
 def opening(network: models.Tagger, settings: Any, device: torch.device) -> str:
@@ -213,7 +219,7 @@ def write_outputs(
     how: Preprocessing,
     fits: list[training.Fit],
     members: list[models.Member],
-    early_ap: float,
+    heard: Early,
 ) -> None:
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
@@ -225,11 +231,14 @@ def write_outputs(
         "val_loss": float(np.mean([fit.val_loss for fit in fits])),
         "val_loss_constant": float(np.mean(constants)),
         "val_ap": metrics.macro(np.array([row["val_ap"] for row in kept])),
-        "early_ap": early_ap,
+        "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
     }
     used = {key: plain(attrgetter(key)(settings)) for key in READS}
     saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
     models.save(args.model, saved)
+    split = np.array(splits.fingerprint(inputs.names, inputs.parts))
+    files.write_arrays(args.frozen, features=heard.features, log_odds=heard.log_odds, split=split)
+    files.write_table(args.metrics / "early_word.csv", heard.table.round(4))
     files.write_table(args.metrics / "iterations.csv", iterations.round(6))
     files.write_table(args.metrics / "epochs.csv", epochs.round(6))
     plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"])

@@ -99,7 +99,7 @@ def picture(images_folder: Path, frame: images.Frame, before: earlier.Earlier, n
     assert path is not None  # usable_rows has set the others aside
     try:
         images.check_file(path)
-        known = before.find(path)
+        known = before.find(path, name)
         if known:
             return Picture(pixels=known[0], facts=known[1] | {"image": name})
         opened = images.open_square(path, frame)

@@ -101,7 +101,7 @@ def ran(output: str) -> list[str]:
 def test_first_run_writes_every_output(clone: Clone):
     assert clone.dvc("status").strip().endswith("Data and pipelines are up to date.")
     scores = json.loads((clone.folder / "metrics/scores.json").read_text())
-    assert {"ap", "ap_constant", "ap_features", "loss", "loss_constant", "learned"} <= set(scores)
+    assert {"ap", "ap_constant", "ap_features", "weighted_loss", "learned"} <= set(scores)
     evaluation = json.loads((clone.folder / "metrics/evaluation.json").read_text())
     assert {"ap", "ap_low", "ap_high", "verdict"} <= set(evaluation["attributes"]["bright"])
     predictions = (clone.folder / "data/predictions.csv").read_text().splitlines()

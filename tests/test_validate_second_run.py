@@ -35,6 +35,15 @@ def test_second_run_decodes_nothing_and_gives_the_same(folder, monkeypatch):
     assert (folder.base / "clean/pixels.npy").stat() == written  # not even written again
 
 
+def test_equal_files_stay_in_their_places(folder):
+    shutil.copy(folder.images / "2.jpg", folder.images / "equal.jpg")
+    folder.rows.append("equal.jpg 1 0")
+    assert folder.run().returncode == 0
+    written = (folder.base / "clean/pixels.npy").stat()
+    assert folder.run().returncode == 0
+    assert (folder.base / "clean/pixels.npy").stat() == written
+
+
 def test_pictures_that_moved_are_taken_from_their_old_place(folder, monkeypatch):
     assert folder.run().returncode == 0
     before = np.load(folder.base / "clean/pixels.npy")
@@ -51,7 +60,7 @@ def test_pictures_that_moved_are_taken_from_their_old_place(folder, monkeypatch)
 def test_other_settings_or_changed_files_are_decoded_again(folder):
     assert folder.run().returncode == 0
     crop = images.Frame(64, "crop", 120, 20)
-    assert left(folder, crop).find(folder.images / "4.jpg") is None
+    assert left(folder, crop).find(folder.images / "4.jpg", "4.jpg") is None
     folder.picture(90).save(folder.images / "4.jpg")
     assert folder.run().returncode == 0
     opened = images.open_square(folder.images / "4.jpg", images.Frame(64, "squash", 120, 20))

@@ -10,6 +10,12 @@ import pandas as pd
 from stages.lib import calibration, contrast, decisions, evidence, goals, metrics, probe, splits
 from stages.lib.held_out import Inputs, Scored
 
+# Columns of the table whose macro score is the plain mean over attributes; those with an interval have one of their own.
+AVERAGED = (
+    *("ap_constant", "roc_auc_constant", "f1_constant", "precision", "recall"),
+    *("ece_raw", "ece", "brier_raw", "brier", "goal_tuned", "goal_tested", "optimism"),
+)
+
 
 def assessed(
     inputs: Inputs,
@@ -19,8 +25,12 @@ def assessed(
     outcome: evidence.Outcome,
     chosen: decisions.Decision,
     goal: decisions.Goal,
+    regression: np.ndarray,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Every score per attribute, and the macro scores: intervals, verdicts, reference points, calibration, optimism."""
+    """Every score per attribute, and the macro scores: intervals, verdicts, reference points, calibration, optimism.
+
+    `regression` is of `features_log_odds`.
+    """
     attributes = inputs.saved.attributes
     probabilities = decisions.probabilities(outcome.log_odds)
     table = metrics.attribute_table(
@@ -35,38 +45,41 @@ def assessed(
     table["goal_tuned"] = goals.achieved(inputs.targets[tuned.rows], chosen.decided(tuned.log_odds), goal.name)
     table["goal_tested"] = goals.achieved(outcome.targets, outcome.decided, goal.name)
     table["optimism"] = table["goal_tuned"] - table["goal_tested"]
-    beside = beside_features(inputs, tested, outcome, settings)
+    macro |= {name: metrics.macro(table[name].to_numpy(float)) for name in AVERAGED}
+    asked = regression[tested.rows]
+    by_features = evidence.Outcome(outcome.targets, asked, asked >= 0, outcome.constant, outcome.groups)
+    beside = contrast.contrast(attributes, outcome, by_features, settings.seed).set_index("score")
     for name in ("ap", "roc_auc", "skill"):
-        each = beside[(beside["score"] == name) & ~beside["macro"]]
-        table[f"{name}_features"] = each["other"].to_numpy()
-    own = [name for name in table if name not in macro and name not in ("attribute", "verdict", "p", "goal_reached")]
-    macro |= {name: metrics.macro(table[name].to_numpy(float)) for name in own if name not in ("known", "positives", "negatives")}
+        found = beside.loc[name, "other"].to_numpy(float)
+        table[f"{name}_features"], macro[f"{name}_features"] = found[:-1], float(found[-1])
     known = ~np.isnan(tested.losses)
     macro["loss"], macro["loss_constant"] = (
         float(values[known].mean()) if known.any() else float("nan") for values in (tested.losses, tested.constant_losses)
     )
-    gain = beside[(beside["score"] == "ap") & beside["macro"]].iloc[0]
+    table["next_to_features"] = beside.loc["ap", "word"].to_numpy()[:-1]
+    gain = beside.loc["ap"].iloc[-1]
     macro |= {
         f"ap_gain_features{end}": float(gain[name]) for end, name in (("", "difference"), ("_low", "low"), ("_high", "high"))
     }
     if settings.folds > 1:
         by_fold = ap_by_fold(outcome, tested.member)
-        macro |= {"ap_fold_mean": float(np.nanmean(by_fold)), "ap_fold_std": float(np.nanstd(by_fold, ddof=1))}
+        macro |= {"ap_fold_mean": float(by_fold.mean()), "ap_fold_std": float(by_fold.std(ddof=1))}
     return table, macro
 
 
-def beside_features(inputs: Inputs, tested: Scored, outcome: evidence.Outcome, settings: Any) -> pd.DataFrame:
-    """The model against logistic regression on the frozen features, fitted and scored on the same rows."""
+def features_log_odds(inputs: Inputs, folds: int) -> np.ndarray:
+    """Log-odds (n_images, n_attributes) of logistic regression on the frozen features, fitted on the rows that each network
+    was fitted on, for the rows that this network is tested on; NaN for rows that are tested by none."""
     log_odds = np.full(inputs.targets.shape, np.nan)
-    for fold in range(settings.folds):
-        roles = splits.roles(inputs.parts, settings.folds, fold)
+    for fold in range(folds):
+        roles = splits.roles(inputs.parts, folds, fold)
         log_odds[roles == "test"] = probe.tested(inputs.features, inputs.targets, roles)
-    found = log_odds[tested.rows]
-    regression = evidence.Outcome(outcome.targets, found, found >= 0, outcome.constant, outcome.groups)
-    return contrast.contrast(inputs.saved.attributes, outcome, regression, settings.seed)
+    return log_odds
 
 
 def ap_by_fold(outcome: evidence.Outcome, member: np.ndarray) -> np.ndarray:
-    """Macro AP of each fold's rows by themselves, shape (n_folds,)."""
+    """Macro AP of each fold's rows by themselves, shape (n_folds,), over the attributes that are defined in all folds."""
     each = [member == number for number in np.unique(member)]
-    return np.array([metrics.macro(metrics.average_precision(outcome.targets[rows], outcome.log_odds[rows])) for rows in each])
+    scores = np.array([metrics.average_precision(outcome.targets[rows], outcome.log_odds[rows]) for rows in each])
+    everywhere = ~np.isnan(scores).any(axis=0)
+    return scores[:, everywhere].mean(axis=1) if everywhere.any() else np.full(len(each), np.nan)

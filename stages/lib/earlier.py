@@ -36,7 +36,7 @@ class Earlier:
         self.out = out
         self.recipe = made_by
         self.frame = frame
-        self.rows: dict[str, tuple[int, dict[str, object]]] = {}
+        self.rows: dict[str, dict[str, tuple[int, dict[str, object]]]] = {}  # by digest, then by name: files may be equal
         self.described = pd.DataFrame()
         try:
             described = files.read_table(out / "images.csv", "validate")
@@ -44,18 +44,22 @@ class Earlier:
             if set(described["recipe"]) == {made_by}:
                 self.described = described
                 facts = described.drop(columns=["group", "compared"]).to_dict("records")
-                self.rows = {row["sha256"]: (index, row) for index, row in enumerate(facts)}
+                for index, row in enumerate(facts):
+                    self.rows.setdefault(row["sha256"], {})[row["image"]] = (index, row)
         except (UserError, KeyError):
             self.rows = {}
 
-    def find(self, path: Path) -> tuple[int, dict[str, object]] | None:
-        """Place in the store and facts of the file at `path`. Raises ImageFault where today's limits refuse its size."""
+    def find(self, path: Path, name: str) -> tuple[int, dict[str, object]] | None:
+        """Place in the store and facts of the file at `path`, called `name` in the table.
+
+        Raises ImageFault where today's limits refuse its size.
+        """
         if not self.rows:
             return None
         found = self.rows.get(files.fingerprint(path))
         if found is None:
             return None
-        index, facts = found
+        index, facts = found.get(name) or next(iter(found.values()))
         # A kill between the writing of store and table leaves two that do not belong together.
         if index >= len(self.store) or zlib.crc32(self.store[index].tobytes()) != facts["crc32"]:
             return None

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib import evidence, findings, loss, probe, splits, verdicts
+from stages.lib.faults import shown
 
 FOLDS = 5
 
@@ -54,14 +55,17 @@ def text(table: pd.DataFrame, n_images: int, seconds: float, random_weights: boo
     for row in table.head(20).to_dict("records"):
         word = verdicts.explained(row["verdict"], row["positives"], row["negatives"], int(table["p"].notna().sum()))
         auc = findings.ranged(row, "roc_auc")
-        lines.append(f"  {row['attribute'][:20]:<20} {row['ap']:>5.2f} ({row['ap_constant']:.2f})      {auc:<20} {word}")
+        ap, constant = findings.number(row["ap"]), findings.number(row["ap_constant"])
+        lines.append(f"  {shown(row['attribute'], 20):<20} {ap:>5} ({constant:>4})      {auc:<20} {word}")
     if len(table) > 20:
         lines.append(f"  and {len(table) - 20} more in metrics/early_word.csv")
-    return "\n".join([*lines, *warning(table)])
+    return "\n".join([*lines, *warning(table, random_weights)])
 
 
-def warning(table: pd.DataFrame) -> list[str]:
+def warning(table: pd.DataFrame, random_weights: bool) -> list[str]:
     """Nothing where something is learned; else what the user should weigh before training."""
+    if random_weights:
+        return ["  features of random weights say little: what training makes of them is another matter"]
     if (table["verdict"] == verdicts.LEARNED).any():
         return []
     if (table["verdict"] == verdicts.WEAK).any():

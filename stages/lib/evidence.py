@@ -52,24 +52,32 @@ def assess(attributes: list[str], found: Outcome, seed: int) -> tuple[pd.DataFra
     points = resampling.bootstrap(*given, np.ones((1, n_images), dtype=np.uint8))
     table = pd.DataFrame({"attribute": attributes})
     table["positives"], table["negatives"] = (found.targets == 1).sum(axis=0), (found.targets == 0).sum(axis=0)
+    # Copies of one picture are one example: what they show together counts once.
+    of_class = np.array([[independent(found, column, label) for label in (1, 0)] for column in range(len(attributes))])
+    few = of_class.min(axis=1, initial=len(found.groups)) < verdicts.FEWEST
     macro: dict[str, float] = {}
     for name, lowest in LOWEST.items():
-        ends = [
-            resampling.interval(drawn[name][:, column], point=points[name][0, column], floor=lowest)
-            for column in range(len(attributes))
-        ]
-        table[name], table[f"{name}_low"], table[f"{name}_high"] = (
-            points[name][0],
-            *zip(*((e.low, e.high) for e in ends), strict=True),
-        )
-        over_all = resampling.interval(drawn[f"{name}_macro"], point=points[f"{name}_macro"][0], floor=lowest)
-        macro |= {name: float(points[f"{name}_macro"][0]), f"{name}_low": over_all.low, f"{name}_high": over_all.high}
+        point, whole = points[name][0], points[f"{name}_macro"]
+        # A skill without both classes compares with a constant that is all but sure: its size means nothing.
+        table[name] = np.where(of_class.min(axis=1, initial=1) < 1, np.nan, point) if name == "skill" else point
+        ends = [resampling.interval(drawn[name][:, c], point=point[c], floor=lowest) for c in range(len(attributes))]
+        for side in ("low", "high"):
+            # A handful of examples hardly differs from resample to resample, and would look certain.
+            table[f"{name}_{side}"] = np.where(few, np.nan, [getattr(end, side) for end in ends])
+        over_all = resampling.interval(drawn[f"{name}_macro"], point=whole[0], floor=lowest)
+        macro |= {name: float(whole[0]), f"{name}_low": over_all.low, f"{name}_high": over_all.high}
     table["p"] = p_values(found, seed)
     tested = int(table["p"].notna().sum())
     table["verdict"] = [
-        verdicts.verdict(row.p, row.roc_auc_low, row.positives, row.negatives, tested) for row in table.itertuples()
+        verdicts.verdict(p, low, positives, negatives, tested)
+        for p, low, (positives, negatives) in zip(table["p"], table["roc_auc_low"], of_class.tolist(), strict=True)
     ]
     return table, macro
+
+
+def independent(found: Outcome, column: int, label: int) -> int:
+    """Groups of near-duplicates that hold an image with this label."""
+    return len(np.unique(found.groups[found.targets[:, column] == label]))
 
 
 def p_values(found: Outcome, seed: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib import verdicts
+from stages.lib.faults import shown
 
 
 def figures(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict[str, Any]:
@@ -20,10 +21,12 @@ def figures(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict
 
 def scores(table: pd.DataFrame, macro: dict[str, float]) -> dict[str, float]:
     """The content of scores.json: the few numbers by which experiments are compared in a narrow table."""
-    names = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "f1", "skill", "ece", "loss", "loss_constant")
+    names = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "f1", "skill", "ece")
+    # As training counts it, with pos_weight and before calibration: it need not agree with the skill, which is without both.
+    weighted = {"weighted_loss": macro["loss"], "weighted_loss_constant": macro["loss_constant"]}
     learned = int((table["verdict"] == verdicts.LEARNED).sum())
     more = [name for name in ("ap_fold_mean", "ap_fold_std") if name in macro]
-    return _defined({name: macro[name] for name in (*names, *more)}) | {"learned": learned}
+    return _defined({name: macro[name] for name in (*names, *more)} | weighted) | {"learned": learned}
 
 
 def _defined(row: dict[str, Any]) -> dict[str, Any]:
@@ -38,37 +41,44 @@ def summary(table: pd.DataFrame, macro: dict[str, float], where: str, goal: str,
         f"{'ROC-AUC':<19} {'skill':<20} verdict",
     ]
     for row in table.head(most).to_dict("records"):
-        lines.append(f"  {row['attribute'][:20]:<20} {row['known']:>5} {row['positives']:>7}  {_cells(row)} {_word(row, table)}")
+        lines.append(
+            f"  {shown(row['attribute'], 20):<20} {row['known']:>5} {row['positives']:>7}  {_cells(row)} {row['verdict']}"
+        )
     if len(table) > most:
         lines.append(f"  and {len(table) - most} more in metrics/attributes.csv")
+    tested = int(table["p"].notna().sum())
     counts = verdicts.counts(table["verdict"].to_numpy())
     verdict = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     lines.append(f"  {'macro':<20} {'':>5} {'':>7}  {_cells(macro)} {verdict}")
+    lines += [
+        f"  {shown(row['attribute'], 20)}: {verdicts.explained(row['verdict'], row['positives'], row['negatives'], tested)}"
+        for row in table[table["verdict"] == verdicts.TOO_FEW].head(most).to_dict("records")
+    ]
     lines.append(
         "  skill: share of the constant's log loss that is gone. "
         f"Fine-tuning gains {_signed(macro['ap_gain_features'])} of AP over the features "
         f"[{_signed(macro['ap_gain_features_low'])}, {_signed(macro['ap_gain_features_high'])}]"
     )
     lines.append(
-        f"  thresholds for {goal}: {_number(macro['goal_tuned'])} on the images they were tuned on, "
-        f"{_number(macro['goal_tested'])} on these (optimism {_signed(macro['optimism'])})"
+        f"  thresholds for {goal}: {number(macro['goal_tuned'])} on the images they were tuned on, "
+        f"{number(macro['goal_tested'])} on these (optimism {_signed(macro['optimism'])})"
     )
+    missed = [shown(name, 20) for name in table.loc[~table["goal_reached"].astype(bool), "attribute"]]
+    if missed:
+        lines.append(f"  the goal was NOT reached on the images they were tuned on by: {', '.join(missed[:most])}")
     lines.append(
-        f"  calibration error (ECE) {_number(macro['ece_raw'])} as the network says it, "
-        f"{_number(macro['ece'])} corrected and scaled; Brier score {_number(macro['brier_raw'])} and {_number(macro['brier'])}"
+        f"  calibration error (ECE) {number(macro['ece_raw'])} as the network says it, "
+        f"{number(macro['ece'])} corrected and scaled; Brier score {number(macro['brier_raw'])} and {number(macro['brier'])}"
     )
     if "ap_fold_mean" in macro:
-        lines.append(f"  macro AP over the folds: {macro['ap_fold_mean']:.3f} ± {macro['ap_fold_std']:.3f}")
+        spread = f"{number(macro['ap_fold_mean'])} ± {number(macro['ap_fold_std'])}"
+        lines.append(f"  macro AP of each fold by itself: {spread}; above, the probabilities of all models are ranked together")
     return "\n".join(lines)
 
 
 def _cells(row: dict[str, Any]) -> str:
-    constant, features = _number(row["ap_constant"]), _number(row["ap_features"])
+    constant, features = number(row["ap_constant"]), number(row["ap_features"])
     return f"{ranged(row, 'ap'):<19} {constant:>5} {features:>5}  {ranged(row, 'roc_auc'):<19} {ranged(row, 'skill'):<20}"
-
-
-def _word(row: dict[str, Any], table: pd.DataFrame) -> str:
-    return verdicts.explained(row["verdict"], row["positives"], row["negatives"], int(table["p"].notna().sum()))
 
 
 def ranged(row: dict[str, Any], name: str) -> str:
@@ -79,7 +89,8 @@ def ranged(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.2f}{ends}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Two digits, or a dash where the value is undefined."""
     return "-" if np.isnan(value) else f"{value:.2f}"
 
 

@@ -102,7 +102,7 @@ def sheet(
     """A contact sheet as PNG: per cell its picture, the same under its heat map, its title and its note.
 
     `picture_of` gives the uint8 (side, side, 3) picture of a row, `heat` is (n_cells, height, width) from 0 to 1.
-    The first twelve cells are drawn, four across; without cells the sheet says `nothing`.
+    The first twelve cells are drawn, three across; without cells the sheet says `nothing`.
     """
     cells = cells[:MOST]
     titles = [_wrapped(cell.title, TITLE, WIDTH) for cell in cells]

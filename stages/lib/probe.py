@@ -77,5 +77,5 @@ def tested(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> np.ndar
 
 def best_of(choices: list[tuple[np.ndarray, np.ndarray]]) -> int:
     """Index of the (log-odds, targets) with the lowest log loss over known cells."""
-    losses = [np.nanmean(loss.cells(log_odds, targets, np.array(1.0))) for log_odds, targets in choices]
+    losses = [np.nansum(loss.cells(log_odds, targets, np.array(1.0))) for log_odds, targets in choices]  # of the same cells
     return int(np.argmin(losses))

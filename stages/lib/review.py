@@ -1,4 +1,4 @@
-"""The labeller's to-do list: known labels that are probably wrong, unknown ones that are probably clear."""
+"""The labeller's to-do list: known labels that the models contradict, unknown ones of which they are sure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from stages.lib import decisions, loss
 
-SUSPECT, CLEAR = "label probably wrong", "unknown, probably clear"
+SUSPECT, CLEAR = "label contradicted", "unknown but clear"
 CONFIDENT = 0.9  # probability of an unknown label, one way or the other, from which it is called clear
 MOST = 500  # rows of either kind
 COLUMNS = ["kind", "image", "attribute", "label", "probability", "seen_by"]
@@ -27,21 +27,24 @@ def table(
 
     `targets` (NaN for unknown) and `log_odds` have shape (n_images, n_attributes); the log-odds must come from models
     that have not learned from the row (`seen_by` (n_images,) says which), NaN where there are none. `worth`
-    (n_attributes,) is False where the model has shown no signal: there its doubts mean nothing, and none are listed.
+    (n_images, n_attributes) is False where the models of this row have shown no signal for the attribute: there their doubts
+    mean nothing, and none are listed.
 
-    A known label is suspect where the model gives it less than 0.5, and comes the earlier the less that is. An unknown
-    label is clear where the model gives 0.9 or more to one side; those come first that the base rate would not have told.
+    A known label is contradicted where the models give it less than 0.5 and less than the base rate does, and comes the earlier
+    the less that is. An unknown label is clear where they give 0.9 or more to one side; those come first that the base rate
+    would not have told.
     """
     probability = decisions.probabilities(log_odds)
     of_label = np.where(targets == 1, probability, 1 - probability)
-    usable = ~np.isnan(log_odds) & worth[None, :]
+    usable = ~np.isnan(log_odds) & worth
     known = ~np.isnan(targets)
-    with np.errstate(invalid="ignore"):
-        suspect = known & usable & (of_label < 0.5)
-        clear = ~known & usable & (np.abs(probability - 0.5) >= CONFIDENT - 0.5)
     rate = np.array([column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else 0.5 for column in targets.T])
-    surprise = np.abs(log_odds - loss.best_constant(rate, np.array(1.0)))
-    found = [(SUSPECT, cell) for cell in _first(suspect, of_label)] + [(CLEAR, cell) for cell in _first(clear, -surprise)]
+    beyond = log_odds - loss.best_constant(rate, np.array(1.0))  # what the picture adds to the base rate
+    against = np.where(targets == 1, -beyond, beyond)
+    with np.errstate(invalid="ignore"):
+        suspect = known & usable & (of_label < 0.5) & (against > 0)
+        clear = ~known & usable & (np.abs(probability - 0.5) >= CONFIDENT - 0.5)
+    found = [(SUSPECT, cell) for cell in _first(suspect, of_label)] + [(CLEAR, cell) for cell in _first(clear, -np.abs(beyond))]
     rows = []
     for kind, (row, column) in found:
         label = pd.NA if np.isnan(targets[row, column]) else int(targets[row, column])

@@ -59,6 +59,12 @@ def roles(parts: np.ndarray, folds: int, fold: int) -> np.ndarray:
     return named.astype(str)
 
 
+def fingerprint(names: Sequence[str], parts: np.ndarray) -> str:
+    """SHA-256, in hex, of which image is in which part: two stages that agree on it speak of the same split."""
+    lines = "".join(f"{len(name)}:{name}={part}\n" for name, part in zip(names, parts, strict=True))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _classes(targets: np.ndarray) -> np.ndarray:
     """One-hot of (absent, present, unknown) per attribute, and a column of ones that counts the rows."""
     states = [targets == 0, targets == 1, np.isnan(targets), np.ones((len(targets), 1), dtype=bool)]

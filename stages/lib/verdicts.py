@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 from scipy.stats import norm
 
 LEARNED = "learned"
@@ -68,12 +69,19 @@ def rows_needed(positives: int, negatives: int, n_attributes: int) -> int:
 
 
 def explained(word: str, positives: int, negatives: int, n_attributes: int) -> str:
-    """The word, and for too few examples how many would do."""
+    """The word, and for too few examples how many would do, in the mix that was found."""
     if word != TOO_FEW:
         return word
-    known = positives + negatives
-    needed = max(rows_needed(positives, negatives, n_attributes), known + 1)
-    return f"{word}: {positives} present and {negatives} absent; about {needed} known labels would do"
+    found = f"{word}: {positives} present and {negatives} absent among the scored images"
+    if min(positives, negatives) == 0:
+        return f"{found}; it takes {FEWEST} of each at least"
+    needed = max(rows_needed(positives, negatives, n_attributes), positives + negatives + 1)
+    return f"{found}; about {needed} labels among them would do"
+
+
+def some_signal(words: pd.Series) -> np.ndarray:
+    """Which attributes show at least weak evidence, shape (n_attributes,), bool."""
+    return words.isin([LEARNED, WEAK]).to_numpy()
 
 
 def counts(words: np.ndarray) -> dict[str, int]:

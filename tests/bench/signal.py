@@ -118,7 +118,7 @@ def flips_found(own: Path, flipped: np.ndarray) -> str:
     review = files.read_table(own / "metrics/review.csv", "evaluate")
     suspects = review[review["kind"].str.startswith("label")]
     hits = pd.Series([cell in planted for cell in zip(suspects["image"], suspects["attribute"], strict=True)], dtype=bool)
-    training = suspects["seen_by"].str.startswith("regression").to_numpy()
+    training = (suspects["seen_by"] == "regression on frozen features").to_numpy()
     return (
         f"{len(planted)} flipped; of the first {FIRST} suspects {hits.head(FIRST).sum()} are flips, "
         f"of the first {FIRST} among training rows {hits[training].head(FIRST).sum()}; {hits.sum()} are in the list"

@@ -89,7 +89,7 @@ def test_a_signal_in_the_features_is_learned_and_only_where_it_is() -> None:
     assert table["verdict"][0] == verdicts.LEARNED
     assert table["verdict"][1] in (verdicts.NOTHING, verdicts.TOO_FEW)
     assert table["roc_auc_low"][0] > 0.8
-    assert early_word.warning(table) == []
+    assert early_word.warning(table, False) == []
     assert np.isnan(log_odds[:10]).all()
     rows = slice(10, None)
     np.testing.assert_array_equal(log_odds[rows], probe.cross_validated(values[rows], targets[rows], fold_of[rows]))
@@ -113,7 +113,7 @@ def test_noise_is_warned_of() -> None:
     values, targets, groups = drawn(n_images=160, seed=3)
     table, _ = early_word.listen(NAMES, values, targets, groups, groups % 5, 0)
     assert list(table["verdict"]) == [verdicts.NOTHING] * 2
-    assert "on no attribute is this better than a constant" in early_word.warning(table)[0]
+    assert "on no attribute is this better than a constant" in early_word.warning(table, False)[0]
 
 
 def test_same_seed_same_word() -> None:
@@ -156,7 +156,7 @@ CASES = {  # verdicts -> how the warning begins
 @pytest.mark.parametrize(("words", "warned"), CASES.values(), ids=CASES.keys())
 def test_the_warning_is_that_of_the_best_verdict(words: list[str], warned: str | None) -> None:
     table = table_of(*words)
-    found = early_word.warning(table)
+    found = early_word.warning(table, False)
     assert bool(found) == (warned is not None)
     text = early_word.text(table, 100, 2.0, False)
     assert ("WARNING" in text) == (warned is not None)
@@ -181,7 +181,12 @@ def test_random_weights_are_named() -> None:
 
 def test_too_few_labels_say_how_many_would_do() -> None:
     text = early_word.text(table_of(verdicts.TOO_FEW, positives=3, negatives=5), 10, 1.0, False)
-    assert f"3 present and 5 absent; about {verdicts.rows_needed(3, 5, 1)} known labels would do" in text
+    assert f"3 present and 5 absent among the scored images; about {verdicts.rows_needed(3, 5, 1)} labels among them" in text
+
+
+def test_features_of_random_weights_prove_nothing() -> None:
+    (line,) = early_word.warning(table_of(verdicts.NOTHING), True)
+    assert "random weights say little" in line
 
 
 def test_a_long_table_is_cut_and_long_names_too() -> None:
@@ -189,7 +194,7 @@ def test_a_long_table_is_cut_and_long_names_too() -> None:
     table.loc[0, "attribute"] = "x" * 30
     lines = early_word.text(table, 10, 1.0, False).splitlines()
     assert len(lines) == 23
-    assert lines[2].split()[0] == "x" * 20
+    assert lines[2].split()[0] == "x" * 19 + "…"
     assert lines[21].split()[0] == "attr_20"
     assert lines[22] == "  and 3 more in metrics/early_word.csv"
     assert "more in" not in early_word.text(table.head(20), 10, 1.0, False)

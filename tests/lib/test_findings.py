@@ -69,9 +69,10 @@ def test_scores_are_few_and_defined(tmp_path: Path) -> None:
     assert read["learned"] == 2
     assert "f1" not in read
     assert "ap_fold_mean" not in read
-    kept = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "skill", "ece", "loss", "loss_constant")
+    kept = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "skill", "ece")
     assert {name: read[name] for name in kept} == {name: macro_of()[name] for name in kept}
-    assert set(read) == {*kept, "learned"}
+    assert (read["weighted_loss"], read["weighted_loss_constant"]) == (0.6, 0.7)
+    assert set(read) == {*kept, "learned", "weighted_loss", "weighted_loss_constant"}
 
 
 def test_scores_of_folds_are_there_where_there_are_folds() -> None:
@@ -85,7 +86,7 @@ def test_nothing_defined_at_all_can_be_written(tmp_path: Path) -> None:
         files.write_json(tmp_path / f"{name}.json", content)
     assert json.loads((tmp_path / "a.json").read_text())["macro"] == {}
     assert json.loads((tmp_path / "b.json").read_text()) == {"learned": 0}
-    assert len(summary_of(table, macro)) == 7
+    assert len(summary_of(table, macro)) == 8
 
 
 def test_numbers_of_numpy_can_be_written(tmp_path: Path) -> None:
@@ -145,7 +146,8 @@ def test_too_few_labels_say_how_many_would_do() -> None:
     table = table_of(verdicts.LEARNED, verdicts.TOO_FEW)
     table.loc[1, ["positives", "negatives", "p"]] = [2, 3, NAN]
     needed = verdicts.rows_needed(2, 3, 1)  # one attribute has a p, and so was tested
-    assert f"2 present and 3 absent; about {needed} known labels would do" in summary_of(table, macro_of())[3]
+    line = summary_of(table, macro_of())[5]
+    assert f"attr_2: {verdicts.TOO_FEW}: 2 present and 3 absent among the scored images; about {needed} labels" in line
 
 
 @pytest.mark.parametrize(("count", "more"), [(20, 0), (21, 1), (45, 25)])
@@ -162,11 +164,19 @@ def test_more_than_twenty_attributes_are_cut(count: int, more: int) -> None:
 def test_long_names_are_cut() -> None:
     table = table_of(verdicts.LEARNED)
     table["attribute"] = "x" * 30
-    assert summary_of(table, macro_of())[2].split()[0] == "x" * 20
+    assert summary_of(table, macro_of())[2].split()[0] == "x" * 19 + "…"
 
 
 def test_folds_have_a_line_of_their_own() -> None:
     without = summary_of(table_of(verdicts.LEARNED), macro_of())
     lines = summary_of(table_of(verdicts.LEARNED), macro_of(ap_fold_mean=0.7, ap_fold_std=0.0416))
     assert lines[:-1] == without
-    assert lines[-1].strip() == "macro AP over the folds: 0.700 ± 0.042"
+    assert lines[-1].strip().startswith("macro AP of each fold by itself: 0.70 ± 0.04;")
+
+
+def test_a_goal_that_was_not_reached_is_named() -> None:
+    table = table_of(verdicts.LEARNED, verdicts.LEARNED)
+    assert not any("NOT reached" in line for line in summary_of(table, macro_of()))
+    table["goal_reached"] = [True, False]
+    (line,) = [line for line in summary_of(table, macro_of()) if "NOT reached" in line]
+    assert line.endswith("by: attr_2")

@@ -144,14 +144,16 @@ def test_other_words_explain_themselves(word: str) -> None:
 def test_too_few_says_how_many_there_are_and_would_do() -> None:
     found = verdicts.explained(verdicts.TOO_FEW, 3, 40, 8)
     needed = verdicts.rows_needed(3, 40, 8)
-    assert found == f"too few examples to tell: 3 present and 40 absent; about {needed} known labels would do"
+    start = "too few examples to tell: 3 present and 40 absent among the scored images"
+    assert found == f"{start}; about {needed} labels among them would do"
+    assert verdicts.explained(verdicts.TOO_FEW, 0, 40, 8).endswith("among the scored images; it takes 5 of each at least")
     assert needed > 43
 
 
 def test_too_few_never_asks_for_fewer_than_there_are() -> None:
     """3000 labels have power for any mix, but of two classes."""
     assert verdicts.rows_needed(1500, 1500, 8) < 3000
-    assert "about 3001 known labels" in verdicts.explained(verdicts.TOO_FEW, 1500, 1500, 8)
+    assert "about 3001 labels" in verdicts.explained(verdicts.TOO_FEW, 1500, 1500, 8)
 
 
 def test_counts_of_each_word_with_those_that_nobody_got() -> None:

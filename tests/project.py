@@ -86,10 +86,11 @@ class Project:
 
     def tag(self, folder: Path, *more: object) -> tuple[Result, pd.DataFrame, pd.DataFrame]:
         """Predict on a folder: what was printed, the predictions, the unreadable files."""
-        places = ["--images", folder, "--out", self / "predictions.csv", "--unreadable", self / "unreadable.csv"]
+        tables = ["--out", self / "predictions.csv", "--unreadable", self / "unreadable.csv"]
+        places = ["--images", folder, "--recursive", *tables]
         result = self.run("predict", *places, *more)
-        tables = (files.read_table(self / name, "predict") for name in ("predictions.csv", "unreadable.csv"))
-        return result, *tables
+        found = (files.read_table(self / name, "predict") for name in ("predictions.csv", "unreadable.csv"))
+        return result, *found
 
     def inputs(self, folds: int) -> Inputs:
         places = {

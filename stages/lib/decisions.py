@@ -1,4 +1,7 @@
-"""From logits to probabilities and decisions: prior correction, temperature, thresholds; decision.json, which holds them."""
+"""From logits to probabilities and decisions: prior correction, temperature, thresholds; decision.json, which holds them.
+
+What only `tune` needs is imported there: it leads to PyTorch, which prediction with an ONNX model does without.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from stages.lib import calibration, files, goals
+from stages.lib import files
 from stages.lib.errors import UserError
 
 
@@ -61,6 +64,8 @@ class Decision:
 
 def tune(targets: np.ndarray, log_odds: np.ndarray, groups: np.ndarray, goal: Goal) -> Decision:
     """Temperatures and thresholds from rows that must not be scored with them; `targets` has NaN for unknown."""
+    from stages.lib import calibration, goals
+
     temperature = calibration.temperatures(targets, log_odds, groups)
     scores = probabilities(log_odds / temperature)
     return Decision(temperature, *goals.thresholds(targets, scores, goal.name, goal.minimum, goal.fixed))
@@ -95,6 +100,11 @@ def read(path: Path, model: str, attributes: Sequence[str], n_members: int) -> t
     content: dict[str, Any] = files.read_json(path, "evaluate")
     if content.get("model") != model:
         raise UserError(f"{path} belongs to another model file; run 'dvc repro evaluate'")
+    return parsed(path, content, attributes, n_members)
+
+
+def parsed(path: Path, content: dict[str, Any], attributes: Sequence[str], n_members: int) -> tuple[Decision, np.ndarray]:
+    """As `read`, from content that is already there; `path` is for the error message."""
     found = content.get("attributes")
     if not isinstance(found, dict) or set(found) != set(attributes) or not all(isinstance(v, dict) for v in found.values()):
         raise UserError(f"{path} does not name the model's attributes; run 'dvc repro --force evaluate'")

@@ -12,6 +12,8 @@ import io
 import json
 import math
 import os
+import re
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +26,8 @@ import pandas as pd
 from stages.lib.errors import UserError, first_line
 
 MISSING = "NA"  # how an unknown value is written in every table of this project
-TEXT = ("image", "copy", "attribute", "sha256", "hash", "mirrored_hash", "recipe", "compared")  # columns that are never numbers
+# Columns that are never numbers.
+TEXT = ("image", "copy", "attribute", "sha256", "hash", "mirrored_hash", "recipe", "compared", "model", "reason")
 
 
 @contextmanager
@@ -40,6 +43,26 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError where no file can be written at `path`; makes the folder that it is to lie in."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file that can be written")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path} can't be written: {error.strerror}") from None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary neighbours of `path` that killed processes left; none may be writing it now."""
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    for neighbour in path.parent.glob(".*"):
+        if ours.fullmatch(neighbour.name):
+            neighbour.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any], exact: bool = False) -> None:

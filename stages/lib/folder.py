@@ -18,8 +18,8 @@ def image_files(folder: Path) -> list[str]:
     return [name for name in all_files(folder) if os.path.splitext(name)[1].lower() in SUFFIXES]
 
 
-def all_files(folder: Path) -> list[str]:
-    """Names of all files below `folder` but hidden ones, relative to it, sorted."""
+def all_files(folder: Path, recursive: bool = True) -> list[str]:
+    """Names of all files below `folder` but hidden ones, relative to it, sorted; without `recursive`, of those in it."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"images folder {folder} {what}; set data.images (or predict.images) in params.yaml")
@@ -28,6 +28,8 @@ def all_files(folder: Path) -> list[str]:
         for name in files:
             if not name.startswith("."):
                 names.append(os.path.relpath(os.path.join(parent, name), folder))
+        if not recursive:
+            break
     return sorted(names)
 
 

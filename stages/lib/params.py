@@ -90,6 +90,8 @@ class Predict:
     images: str
     batch_size: int = setting(at_least=1)
     workers: int = setting(at_least=0)
+    tta: bool = setting()
+    bf16: bool = setting()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,10 @@ def _value(kind: Any, value: Any, limits: Any) -> Any:
         # YAML 1.1 reads a bare `none` as text but `off`, `no` as False: only exact names count.
         if value not in limits["one_of"]:
             raise ValueError(f"one of {', '.join(limits['one_of'])}")
+        return value
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError("true or false")
         return value
     if kind is str:
         if not isinstance(value, str) or not value.strip():

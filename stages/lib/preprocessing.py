@@ -1,12 +1,17 @@
-"""From stored square pictures to what the network sees, resolved from its weights and kept in model.pth."""
+"""From stored square pictures to what the network sees, resolved from its weights and kept in model.pth.
+
+PyTorch is imported where it is used: prediction with an ONNX model reads `Preprocessing` and must do without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ def seen(pictures: np.ndarray, how: Preprocessing) -> np.ndarray:
 
 def to_input(pictures: np.ndarray, how: Preprocessing) -> torch.Tensor:
     """Pictures (n, side, side, 3) uint8 -> centre crop, resized and normalised, (n, 3, resolution, resolution)."""
+    import torch
+    from torch.nn import functional
+
     batch = torch.from_numpy(np.ascontiguousarray(seen(pictures, how))).permute(0, 3, 1, 2).float()
     if batch.shape[-1] != how.resolution:
         size = (how.resolution, how.resolution)
@@ -39,6 +47,8 @@ def to_input(pictures: np.ndarray, how: Preprocessing) -> torch.Tensor:
 
 def normalised(batch: torch.Tensor, how: Preprocessing) -> torch.Tensor:
     """Values from 0 to 1 of shape (..., 3, height, width) -> mean 0 and deviation 1 as the weights expect."""
+    import torch
+
     mean = torch.tensor(how.mean).view(3, 1, 1)
     std = torch.tensor(how.std).view(3, 1, 1)
     return (batch - mean) / std

@@ -68,9 +68,10 @@ class Project:
                 *("--model", self / "model.pth", "--decision", self / "decision.json"),
             ],
             "predict": ["--model", self / "model.pth", "--decision", self / "decision.json"],
+            "export": ["--model", self / "model.pth", "--decision", self / "decision.json"],
         }
         arguments = [*places[stage], "--params", self / "params.yaml", *more]
-        if stage != "predict":
+        if stage not in ("predict", "export"):
             arguments += ["--metrics", self / "metrics"]
         out, err = io.StringIO(), io.StringIO()
         code: Any = 0

@@ -46,10 +46,14 @@ def test_one_image_and_no_image(done: Project, tmp_path: Path) -> None:
 
 
 def test_results_in_the_folder_of_the_images_are_not_tagged(done: Project, tmp_path: Path) -> None:
-    shutil.copy(done / "images" / "1.png", tmp_path)
+    for name in ("1.png", "out.csv.png"):  # the second only looks like one of ours
+        shutil.copy(done / "images" / "1.png", tmp_path / name)
+    (tmp_path / "out.csv.parts").mkdir()
+    (tmp_path / "out.csv.parts" / "part-000000000000-000000000001.jsonl").write_text("of a run that was killed")
+    (tmp_path / "out.csv.shard-1-of-2.jsonl").write_text("")
     where = ("--images", tmp_path, "--recursive", "--unreadable", tmp_path / "bad.csv")
     for _ in range(2):
-        assert tagged(done, tmp_path / "out.csv", *where) == ["1.png"]
+        assert tagged(done, tmp_path / "out.csv", *where) == ["1.png", "out.csv.png"]
 
 
 def test_a_text_list_is_relative_to_its_folder_unless_absolute(done: Project, tmp_path: Path) -> None:

@@ -33,14 +33,15 @@ def of_images(paths: Sequence[str]) -> Source:
 def of_folder(base: Path, recursive: bool, own: Sequence[Path]) -> Source:
     """All files of a folder, in order of their names.
 
-    What this command writes itself (`own`, and whatever has one of them as the start of its name) is left out: an
-    unfinished run must find the same input again when its results lie in the same folder.
+    What this command writes itself (`own`, and the parts and shards beside them) is left out: an unfinished run must find
+    the same input again when its results lie in the same folder.
     """
     names = folder.all_files(base, recursive)
-    ours = tuple(os.path.abspath(path) for path in own)
-    root = os.path.abspath(base)
+    root, ours = os.path.abspath(base), [os.path.abspath(path) for path in own]
     if any(path.startswith(root + os.sep) for path in ours):
-        names = [name for name in names if not os.path.join(root, name).startswith(ours)]
+        beside = tuple(f"{path}.{kind}" for path in ours for kind in ("parts", "shard-"))
+        full = {name: os.path.join(root, name) for name in names}
+        names = [name for name in names if full[name] not in ours and not full[name].startswith(beside)]
     return Source(str(base), base, names)
 
 

@@ -19,8 +19,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 0, ahead: int = 0) -> Iterator[Result]:
     """Yield `work(item)` for every item, in the order of `items`; `workers` 0 means one per core.
+
+    Up to `ahead` items, if that is more than AHEAD per worker, are worked on before they are asked for: who takes whole
+    batches and is busy in between asks for one, so that the next is ready when the last is done.
 
     Threads, not processes: Pillow lets go of the interpreter's lock while it decodes and resizes, nothing
     is copied between processes, and there is no fork after PyTorch has started its own threads.
@@ -28,7 +31,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
     workers = workers or cores()
     source = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, AHEAD * workers))
+        pending: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, max(ahead, AHEAD * workers)))
         while pending:
             result = pending.popleft().result()
             pending.extend(pool.submit(work, item) for item in islice(source, 1))

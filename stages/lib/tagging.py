@@ -47,7 +47,7 @@ def fill(parts: Parts, predictor: Predictor, source: Source, frame: images.Frame
     if todo < total:
         print(f"{total - todo} of {total} images are done already: carrying on", file=sys.stderr)
     names = (name for first, end in missing for name in islice(source.names, first, end))
-    opened = decoding.in_order(partial(pixels_or_reason, source.base, frame), names, workers)
+    opened = decoding.in_order(partial(pixels_or_reason, source.base, frame), names, workers, ahead=batch_size)
     progress = Progress(total, total - todo)
     for first, end in missing:
         rows: list[Row] = []

@@ -103,7 +103,7 @@ def test_first_run_writes_every_output(clone: Clone):
     scores = json.loads((clone.folder / "metrics/scores.json").read_text())
     assert {"ap", "ap_constant", "ap_features", "weighted_loss", "learned"} <= set(scores)
     evaluation = json.loads((clone.folder / "metrics/evaluation.json").read_text())
-    assert {"ap", "ap_low", "ap_high", "verdict"} <= set(evaluation["attributes"]["bright"])
+    assert {"ap", "known", "verdict"} <= set(evaluation["attributes"]["bright"])
     predictions = (clone.folder / "data/predictions.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in predictions] == ["image", "36.png", "37.png", "38.png", "39.png", "page.png"]
     assert "page.png,not an image: it is an HTML page" in (clone.folder / "data/unreadable.csv").read_text()

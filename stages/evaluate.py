@@ -2,13 +2,13 @@
 
     python -m stages.evaluate
 
-Reads   models/model.pth, data/clean/{labels.csv, pixels.npy, splits.csv}, data/frozen.npz, metrics/{stats.json, early_word.csv},
-        params.yaml (seed, folds, train.device, evaluate)
+Reads   models/model.pth, data/clean/{labels.csv, pixels.npy, splits.csv}, data/frozen.safetensors, metrics/stats.json,
+        metrics/early_word.csv, params.yaml (seed, folds, train.device, evaluate)
 Writes  models/decision.json       all from logits to decisions, tuned on rows that are not scored with it
         metrics/evaluation.json    every score with its interval, the verdicts; metrics/scores.json: the few to compare by
         metrics/attributes.csv     the same per attribute, beside a constant and logistic regression on frozen features
         metrics/predictions.csv    label, probability and decision of every scored row
-        metrics/review.csv         labels that are probably wrong, and unknown ones that are probably clear
+        metrics/review.csv         labels that the models contradict, and unknown ones of which they are sure
         metrics/{pr,roc,confusion,reliability,histogram}.{csv,png}, metrics/scores.png
         metrics/errors.png, metrics/uncertain.png   the cells most worth a look, with Grad-CAM
 
@@ -88,7 +88,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", type=Path, default=Path("data/clean"), help="folder that validate and stats have filled")
-    parser.add_argument("--frozen", type=Path, default=Path("data/frozen.npz"), help="the frozen features that train has kept")
+    parser.add_argument(
+        "--frozen", type=Path, default=Path("data/frozen.safetensors"), help="the frozen features that train has kept"
+    )
     parser.add_argument("--model", type=Path, default=Path("models/model.pth"))
     parser.add_argument("--decision", type=Path, default=Path("models/decision.json"), help="where the thresholds go")
     parser.add_argument("--metrics", type=Path, default=Path("metrics"), help="folder for figures, and of stats.json")
@@ -105,7 +107,7 @@ def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
     rows_agree = list(split["image"]) == list(table["image"]) and len(store) == len(features) == len(early) == len(table)
     if saved.attributes != labels.attributes_of(table) or len(saved.members) != folds or not rows_agree:
         raise UserError(f"{args.model} was trained on other attributes, folds or images; run 'dvc repro'")
-    if str(split_then) != splits.fingerprint(list(split["image"]), split["part"].to_numpy()):
+    if bytes(split_then) != bytes(splits.fingerprint(list(split["image"]), split["part"].to_numpy())):
         found = "was trained on another split, and test images may be among its training images"
         raise UserError(f"{args.model} {found}; run 'dvc repro'")
     targets, groups, parts = table[saved.attributes].to_numpy(float), split["group"].to_numpy(), split["part"].to_numpy()

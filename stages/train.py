@@ -8,7 +8,7 @@ Writes  models/model.pth         self-sufficient: weights, attributes, preproces
         metrics/train.json       epochs, kept epoch, validation loss beside the constant's, validation AP
         metrics/iterations.csv, metrics/epochs.csv, metrics/loss_curve.png
         metrics/early_word.csv   what logistic regression on the frozen features reaches, told before the first epoch
-        data/frozen.npz          those features of every image, and the regression's cross-validated log-odds
+        data/frozen.safetensors          those features of every image, and the regression's cross-validated log-odds
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", type=Path, default=Path("data/clean"), help="folder that validate and stats have filled")
     parser.add_argument("--model", type=Path, default=Path("models/model.pth"), help="where the model goes")
-    parser.add_argument("--frozen", type=Path, default=Path("data/frozen.npz"), help="where the frozen features go")
+    parser.add_argument("--frozen", type=Path, default=Path("data/frozen.safetensors"), help="where the frozen features go")
     parser.add_argument("--metrics", type=Path, default=Path("metrics"), help="folder for figures, and of stats.json")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     return parser.parse_args()
@@ -236,7 +236,7 @@ def write_outputs(
     used = {key: plain(attrgetter(key)(settings)) for key in READS}
     saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
     models.save(args.model, saved)
-    split = np.array(splits.fingerprint(inputs.names, inputs.parts))
+    split = splits.fingerprint(inputs.names, inputs.parts)
     files.write_arrays(args.frozen, features=heard.features, log_odds=heard.log_odds, split=split)
     files.write_table(args.metrics / "early_word.csv", heard.table.round(4))
     files.write_table(args.metrics / "iterations.csv", iterations.round(6))

@@ -62,9 +62,9 @@ class Project:
         places: dict[str, list[object]] = {
             "validate": ["--images", self / "images", "--labels", self / "labels.txt", "--out", self / "clean"],
             "stats": ["--clean", self / "clean"],
-            "train": ["--clean", self / "clean", "--model", self / "model.pth", "--frozen", self / "frozen.npz"],
+            "train": ["--clean", self / "clean", "--model", self / "model.pth", "--frozen", self / "frozen.safetensors"],
             "evaluate": [
-                *("--clean", self / "clean", "--frozen", self / "frozen.npz"),
+                *("--clean", self / "clean", "--frozen", self / "frozen.safetensors"),
                 *("--model", self / "model.pth", "--decision", self / "decision.json"),
             ],
             "predict": ["--model", self / "model.pth", "--decision", self / "decision.json"],
@@ -98,7 +98,7 @@ class Project:
             "clean": self / "clean",
             "metrics": self / "metrics",
             "model": self / "model.pth",
-            "frozen": self / "frozen.npz",
+            "frozen": self / "frozen.safetensors",
         }
         return evaluate.read_inputs(mock.Mock(**places), folds)
 

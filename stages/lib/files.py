@@ -14,7 +14,6 @@ import math
 import os
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError, numpy
 
 from stages.lib.errors import UserError, first_line
 
@@ -129,29 +129,20 @@ def parse_table(text: str, name: str, made_by: str) -> pd.DataFrame:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write named arrays as one .npz; equal arrays are equal bytes."""
+    """Write named arrays of numbers as one safetensors file; equal arrays are equal bytes, unlike those of a zip archive,
+    which depend on Python's version."""
     with replacing(path) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 
 
 def read_arrays(path: Path, made_by: str, *names: str) -> list[np.ndarray]:
     """The arrays `names` of a file of `write_arrays`; nothing in it is executed."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return [content[name] for name in names]
+        content = numpy.load_file(path)
+        return [content[name] for name in names]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None
-    except (
-        ValueError,
-        KeyError,
-        OSError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}); run 'dvc repro --force {made_by}'") from None
 
 

@@ -59,10 +59,10 @@ def roles(parts: np.ndarray, folds: int, fold: int) -> np.ndarray:
     return named.astype(str)
 
 
-def fingerprint(names: Sequence[str], parts: np.ndarray) -> str:
-    """SHA-256, in hex, of which image is in which part: two stages that agree on it speak of the same split."""
+def fingerprint(names: Sequence[str], parts: np.ndarray) -> np.ndarray:
+    """SHA-256, as 32 numbers (uint8), of which image is in which part: two stages that agree on it speak of the same split."""
     lines = "".join(f"{len(name)}:{name}={part}\n" for name, part in zip(names, parts, strict=True))
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    return np.frombuffer(hashlib.sha256(lines.encode("utf-8", "surrogateescape")).digest(), dtype=np.uint8)
 
 
 def _classes(targets: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Images per second and peak memory of predict, beside its parts: a plain loop, the forward pass alone, decoding alone.
 
-    python -m tests.bench.predict ../shared/data/aimonk/images --images 2000 --memory 1000,20000 --onnx models/model.onnx
+    python -m tests.bench.predict FOLDER --images 2000 --memory 1000,20000 --onnx models/model.onnx
 
 Fills a temporary folder with links to a folder's pictures. Forward, decoding and the loop run in this process, on a
 sample of the pictures; predict runs as a command, with its start subtracted (that of an empty folder).

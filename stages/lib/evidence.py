@@ -38,6 +38,11 @@ class Outcome:
     def constant_losses(self) -> np.ndarray:
         return loss.cells(self.constant, self.targets, np.array(1.0))
 
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """`resampling.bootstrap` of these rows, drawn as `weights` (n_resamples, n_rows) say."""
+        given = (self.targets, self.log_odds, self.decided.astype(float), self.losses, self.constant_losses)
+        return resampling.bootstrap(*given, weights)
+
 
 def assess(attributes: list[str], found: Outcome, seed: int) -> tuple[pd.DataFrame, dict[str, float]]:
     """A table with a row per attribute, and the macro scores; both have NaN where a score is undefined.
@@ -46,10 +51,8 @@ def assess(attributes: list[str], found: Outcome, seed: int) -> tuple[pd.DataFra
     that is gone), each with `_low` and `_high` of its 95 % interval; `p` (permutation test of AP, adjusted by Holm for the
     attributes that could be tested), `verdict`, `positives`, `negatives`. The macro skill is over all known cells.
     """
-    n_images = len(found.targets)
-    given = (found.targets, found.log_odds, found.decided.astype(float), found.losses, found.constant_losses)
-    drawn = resampling.bootstrap(*given, resampling.draws(found.groups, RESAMPLES, seed_for(seed, "bootstrap")))
-    points = resampling.bootstrap(*given, np.ones((1, n_images), dtype=np.uint8))
+    drawn = found.resampled(resampling.draws(found.groups, RESAMPLES, seed_for(seed, "bootstrap")))
+    points = found.resampled(np.ones((1, len(found.targets)), dtype=np.uint8))
     table = pd.DataFrame({"attribute": attributes})
     table["positives"], table["negatives"] = (found.targets == 1).sum(axis=0), (found.targets == 0).sum(axis=0)
     # Copies of one picture are one example: what they show together counts once.

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, numpy
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from stages.lib.errors import UserError, first_line
 
@@ -132,13 +133,13 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write named arrays of numbers as one safetensors file; equal arrays are equal bytes, unlike those of a zip archive,
     which depend on Python's version."""
     with replacing(path) as temporary:
-        numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 
 
 def read_arrays(path: Path, made_by: str, *names: str) -> list[np.ndarray]:
     """The arrays `names` of a file of `write_arrays`; nothing in it is executed."""
     try:
-        content = numpy.load_file(path)
+        content = load_file(path)
         return [content[name] for name in names]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None

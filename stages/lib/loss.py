@@ -28,6 +28,12 @@ def cells(logits: np.ndarray, targets: np.ndarray, pos_weight: np.ndarray) -> np
     return pos_weight * targets * (softplus - logits) + (1 - targets) * softplus
 
 
+def base_rates(targets: np.ndarray) -> np.ndarray:
+    """Share of positives among the known cells of each attribute, shape (n_attributes,); NaN where none is known."""
+    known = (~np.isnan(targets)).sum(axis=0)
+    return np.divide(np.nansum(targets, axis=0), known, out=np.full(targets.shape[1], np.nan), where=known > 0)
+
+
 def constant_of(stats: Mapping[str, Mapping[str, float]], attributes: Sequence[str]) -> np.ndarray:
     """`best_constant` by the training rows of one model of stats.json, shape (n_attributes,).
 

@@ -39,22 +39,20 @@ def draws(groups: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     return counts.astype(np.uint8)[:, member]
 
 
-def weighted_ap(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision of one attribute in each resample, shape (n_resamples,).
+def weighted_ranking(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AP, AP less the share of positives, and ROC-AUC of one attribute in each resample, each of shape (n_resamples,).
 
-    `truth` (1 or 0) and `score` have shape (n,), `weights` (n_resamples, n). The sum over thresholds of (recall
-    gained) * precision; equal scores are one threshold. NaN where no positive or no negative was drawn.
+    `truth` (1 or 0) and `score` have shape (n,), `weights` (n_resamples, n). AP is the sum over thresholds of (recall
+    gained) * precision; equal scores are one threshold, and a tied pair counts half in ROC-AUC. NaN where no positive or
+    no negative was drawn.
     """
-    return _ap(*_above(truth, score, weights))
-
-
-def weighted_auc(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """ROC-AUC of one attribute in each resample; shapes and NaN as in `weighted_ap`. A tied pair counts half."""
-    return _auc(*_above(truth, score, weights))
+    hits, called = _above(truth, score, weights)
+    ap = _ap(hits, called)
+    return ap, ap - _divided(hits[:, -1], called[:, -1]), _auc(hits, called)
 
 
 def weighted_f1(truth: np.ndarray, decided: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """F1 of decisions (1 or 0) in each resample; shapes as in `weighted_ap`. NaN where no positive was drawn."""
+    """F1 of decisions (1 or 0) in each resample; shapes as in `weighted_ranking`. NaN where no positive was drawn."""
     positive = weights @ truth.astype(float)
     hits, called = weights @ (truth * decided).astype(float), weights @ decided.astype(float)
     return _divided(2 * hits, np.where(positive > 0, positive + called, 0))
@@ -71,14 +69,14 @@ def weighted_skill(losses: np.ndarray, constant_losses: np.ndarray, weights: np.
 def interval(values: np.ndarray, level: float = 0.95, point: float | None = None, floor: float = -np.inf) -> Interval:
     """Interval of a score from its resampled values, shape (n_resamples,); NaN where fewer than half are defined.
 
-        Normal interval on the scale x = -log(1 - score), on which a skill is a log ratio of losses: with m and s the mean and
-        standard deviation of x over the resamples, (2 * x(point) - m) +- z * s. `point` is the score of the sample itself, so
-        m - x(point) is the bias that resampling adds, and about the one that the sample had already: AP is too high in
-        small samples, and a mean over attributes keeps this bias while its spread gets smaller. Without a point the centre is
-        m. Ends below `floor`, the lowest possible score (0 for AP, ROC-AUC, F1), are moved to it. A perfect ranking is
-        perfect in all resamples too: its interval is [1, 1] and says nothing about images not seen.
+    Normal interval on the scale x = -log(1 - score), on which a skill is a log ratio of losses: with m and s the mean and
+    standard deviation of x over the resamples, (2 * x(point) - m) +- z * s. `point` is the score of the sample itself, so
+    m - x(point) is the bias that resampling adds, and about the one that the sample had already: AP is too high in
+    small samples, and a mean over attributes keeps this bias while its spread gets smaller. Without a point the centre is
+    m. Ends below `floor`, the lowest possible score (0 for AP, ROC-AUC, F1), are moved to it. A perfect ranking is
+    perfect in all resamples too: its interval is [1, 1] and says nothing about images not seen.
 
-        Measured coverage at 95 % (tests/bench/intervals.py, 300 repetitions, so +- 1.3): 93 to 97 mostly; with about 30
+    Measured coverage at 95 % (tests/bench/intervals.py, 300 repetitions, so +- 1.3): 93 to 97 mostly; with about 30
     or more positives 92.3 to 98.0, with 20 91.7 to 96.7, with 10 91.7 to 97.7. Macro AP of 8 attributes and 200
     images: 94.3; percentile 78.0, BCa 91.3. ROC-AUC of 0.9 with 10 positives: 97.7; percentile 87.0, BCa 92.0.
     """
@@ -113,29 +111,25 @@ def bootstrap(
     """
     step = max(1, BLOCK // max(1, weights.shape[1]))
     blocks = [weights[start : start + step] for start in range(0, max(1, len(weights)), step)]
-    found = [_scores(targets, scores, decided, losses, constant_losses, block) for block in blocks]
+    found = [_scores((targets, scores, decided, losses, constant_losses), block) for block in blocks]
     return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
 
-def _scores(
-    targets: np.ndarray,
-    scores: np.ndarray,
-    decided: np.ndarray,
-    losses: np.ndarray,
-    constant_losses: np.ndarray,
-    weights: np.ndarray,
-) -> dict[str, np.ndarray]:
+def _scores(cells: tuple[np.ndarray, ...], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """`bootstrap` of as many resamples as fit into memory at once."""
+    targets, scores, decided, losses, constant_losses = cells
     names = ("ap", "ap_gain", "roc_auc", "f1", "skill")
     found = {name: np.full((len(weights), targets.shape[1]), np.nan) for name in names}
     for column in range(targets.shape[1]):
         known = ~np.isnan(targets[:, column])
         truth, drawn = targets[known, column], weights[:, known]
-        hits, called = _above(truth, scores[known, column], drawn)
-        found["ap"][:, column] = _ap(hits, called)
-        found["ap_gain"][:, column] = found["ap"][:, column] - _divided(hits[:, -1], called[:, -1])
-        found["roc_auc"][:, column] = _auc(hits, called)
-        found["f1"][:, column] = weighted_f1(truth, decided[known, column], drawn)
-        found["skill"][:, column] = weighted_skill(losses[known, column], constant_losses[known, column], drawn)
+        each = (
+            *weighted_ranking(truth, scores[known, column], drawn),
+            weighted_f1(truth, decided[known, column], drawn),
+            weighted_skill(losses[known, column], constant_losses[known, column], drawn),
+        )
+        for name, values in zip(names, each, strict=True):
+            found[name][:, column] = values
     found |= {f"{name}_macro": _mean_of_defined(values) for name, values in found.items()}
     # nansum: unknown cells add nothing; one sum over all cells, divided once.
     found["skill_macro"] = weighted_skill(np.nansum(losses, axis=1), np.nansum(constant_losses, axis=1), weights)

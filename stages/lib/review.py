@@ -38,7 +38,7 @@ def table(
     of_label = np.where(targets == 1, probability, 1 - probability)
     usable = ~np.isnan(log_odds) & worth
     known = ~np.isnan(targets)
-    rate = np.array([column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else 0.5 for column in targets.T])
+    rate = np.nan_to_num(loss.base_rates(targets), nan=0.5)
     beyond = log_odds - loss.best_constant(rate, np.array(1.0))  # what the picture adds to the base rate
     against = np.where(targets == 1, -beyond, beyond)
     with np.errstate(invalid="ignore"):

@@ -14,6 +14,7 @@ from stages.lib import contrast, metrics, resampling
 from stages.lib.chance import seed_for
 from stages.lib.contrast import BETTER, MACRO, SAME, WORSE
 from stages.lib.evidence import Outcome
+from tests.outcomes import outcome_of
 
 NAMES = ["a", "b", "c"]
 SCORES = ("ap", "roc_auc", "f1", "skill")
@@ -24,12 +25,6 @@ Z = 1.959964
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contrast, "RESAMPLES", 300)
-
-
-def outcome_of(targets: np.ndarray, log_odds: np.ndarray, groups: np.ndarray | None = None) -> Outcome:
-    """Decided at 0.5; the constant is the log-odds of 0.3 everywhere."""
-    constant = np.full(targets.shape, math.log(0.3 / 0.7))
-    return Outcome(targets, log_odds, log_odds > 0, constant, np.arange(len(targets)) if groups is None else groups)
 
 
 def pair(seed: int, n_images: int = 90, signals: tuple[float, float] = (1.0, 0.7), noise: float = 0.5) -> tuple[Outcome, Outcome]:

@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 
 from stages.lib import evidence, metrics, resampling, verdicts
 from stages.lib.evidence import Outcome
+from tests.outcomes import outcome_of
 
 NAMES = ["a", "b", "c"]
 SCORES = ("ap", "ap_gain", "roc_auc", "f1", "skill")
@@ -21,12 +22,6 @@ SCORES = ("ap", "ap_gain", "roc_auc", "f1", "skill")
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of 400 resamples are a little rougher, and take a fifth of the time; tests of p set their own number."""
     monkeypatch.setattr(evidence, "RESAMPLES", 400)
-
-
-def outcome_of(targets: np.ndarray, log_odds: np.ndarray, groups: np.ndarray | None = None) -> Outcome:
-    """Decided at 0.5; the constant is the log-odds of 0.3 everywhere."""
-    constant = np.full(targets.shape, math.log(0.3 / 0.7))
-    return Outcome(targets, log_odds, log_odds > 0, constant, np.arange(len(targets)) if groups is None else groups)
 
 
 def drawn(seed: int, n_images: int = 80, signal: float = 1.0) -> Outcome:

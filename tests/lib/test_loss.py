@@ -136,3 +136,8 @@ def test_best_constant_for_labels_never_or_always_seen_is_finite_and_extreme() -
 def test_best_constant_with_the_balancing_weight_is_zero() -> None:
     rate = np.array([0.08, 0.35, 0.8])
     np.testing.assert_allclose(loss.best_constant(rate, (1 - rate) / rate), 0, atol=1e-12)
+
+
+def test_base_rates_are_of_known_cells() -> None:
+    targets = np.array([[1, np.nan, np.nan], [0, 1, np.nan], [np.nan, 1, np.nan], [1, 0, np.nan], [0, np.nan, np.nan]])
+    np.testing.assert_array_equal(loss.base_rates(targets), [0.5, 2 / 3, np.nan])

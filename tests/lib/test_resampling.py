@@ -88,14 +88,14 @@ def test_scores_are_those_of_scikit_learn_with_weights(seed: int, digits: int, w
     weights = resampling.draws(np.arange(25), 30, seed) if whole else chance.random((30, 25))
     decided, losses, constant = (score >= 0.5).astype(float), chance.exponential(size=25), chance.exponential(size=25)
     found = (
-        resampling.weighted_ap(truth, score, weights),
-        resampling.weighted_auc(truth, score, weights),
+        *resampling.weighted_ranking(truth, score, weights),
         resampling.weighted_f1(truth, decided, weights),
         resampling.weighted_skill(losses, constant, weights),
     )
     for row, weight in enumerate(weights):
         expected = (
-            sk.average_precision_score(truth, score, sample_weight=weight),
+            ap := sk.average_precision_score(truth, score, sample_weight=weight),
+            ap - (weight * truth).sum() / weight.sum(),
             sk.roc_auc_score(truth, score, sample_weight=weight),
             sk.f1_score(truth, decided, sample_weight=weight),
             1 - (weight * losses).sum() / (weight * constant).sum(),
@@ -116,8 +116,8 @@ DRAWN = {  # weights of [present, absent, present] -> are AP and ROC-AUC defined
 def test_where_scores_of_a_resample_are_undefined(weights: list[int], ranking: bool, f1: bool, skill: bool) -> None:
     truth, score = np.array([1.0, 0, 1]), np.array([0.9, 0.5, 0.1])
     row = np.array([weights], dtype=np.uint8)
-    assert np.isnan(resampling.weighted_ap(truth, score, row)[0]) == (not ranking)
-    assert np.isnan(resampling.weighted_auc(truth, score, row)[0]) == (not ranking)
+    for values in resampling.weighted_ranking(truth, score, row):
+        assert np.isnan(values[0]) == (not ranking)
     assert np.isnan(resampling.weighted_f1(truth, np.ones(3), row)[0]) == (not f1)
     assert np.isnan(resampling.weighted_skill(score, score, row)[0]) == (not skill)
 
@@ -127,8 +127,8 @@ def test_counts_do_not_overflow() -> None:
     truth = np.repeat([1.0, 0.0], 60_000)
     weights = np.full((1, 120_000), 200, np.uint8)
     score = np.tile([0.3, 0.7], 60_000)
-    assert resampling.weighted_auc(truth, score, weights)[0] == pytest.approx(0.5)
-    assert resampling.weighted_ap(truth, score, weights)[0] == pytest.approx(0.5)
+    ap, ap_gain, auc = resampling.weighted_ranking(truth, score, weights)
+    assert (ap[0], ap_gain[0], auc[0]) == pytest.approx((0.5, 0.0, 0.5))
     assert resampling.weighted_f1(truth, np.ones(120_000), weights)[0] == pytest.approx(2 / 3)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -34,6 +35,7 @@ from stages.lib import (
     loss,
     memory,
     metrics,
+    mixing,
     params,
     pixels,
     plots,
@@ -83,13 +85,16 @@ def main() -> None:
     fits, members = [], []
     for fold in range(settings.folds):
         torch.manual_seed(seed_for(settings.seed, "head", fold))
-        backbone = backbones.create(settings.backbone, settings.weights, settings.train.resolution)
+        backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
+        backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
         how = preprocessing(backbone, settings)
         network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
         network.freeze(settings.freeze)
         if fold == 0:
             heard = early(backbone, inputs, how, settings, device)
             print(opening(network, settings, device), flush=True)
+        if settings.train.head_start == "regression":
+            start_head(network, heard.features, inputs, settings, fold)
         result, pos_weight = fit_fold(network, inputs, how, settings, fold, device)
         members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
         fits.append(result)
@@ -121,7 +126,7 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
 def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
     mean, std = backbones.mean_and_std(backbone)
     kept = settings.train.center_crop
-    return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.resolution, kept, mean, std)
+    return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.test_resolution, kept, mean, std)
 
 
 def early(backbone: torch.nn.Module, inputs: Inputs, how: Preprocessing, settings: Any, device: torch.device) -> Early:
@@ -147,6 +152,13 @@ def opening(network: models.Tagger, settings: Any, device: torch.device) -> str:
     return "\n".join(lines)
 
 
+def start_head(network: models.Tagger, features: np.ndarray, inputs: Inputs, settings: Any, fold: int) -> None:
+    """Let the head begin as the regression that evaluate reports beside the network; the loss shifts it by log(pos_weight)."""
+    roles = splits.roles(inputs.parts, settings.folds, fold)
+    weights, bias = probe.chosen(features, inputs.targets, roles)
+    network.start_head(weights, bias + np.log(pos_weight_of(inputs, fold)))
+
+
 def fit_fold(
     network: models.Tagger, inputs: Inputs, how: Preprocessing, settings: Any, fold: int, device: torch.device
 ) -> tuple[training.Fit, np.ndarray]:
@@ -155,8 +167,15 @@ def fit_fold(
     train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
     pos_weight = pos_weight_of(inputs, fold)
     seed = seed_for(settings.seed, "fit", fold)
-    pictures = augment.TrainingPictures(inputs.store, train_rows, inputs.targets, how, settings.augment, seed)
+    pictures = augment.TrainingPictures(
+        inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
+    )
     size = settings.train.batch_size
+    started = settings.train.head_start == "regression"
+
+    def batches(epoch: int) -> Iterator[mixing.Weighted]:
+        plain_batches = pictures.batches(epoch, size, settings.train.workers)
+        return mixing.mixed(plain_batches, settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
 
     def evaluate(trained: models.Tagger) -> dict[str, float]:
         logits = inference.logits(trained, inputs.store, val_rows, how, device)
@@ -176,10 +195,11 @@ def fit_fold(
         settings.train.warmup,
         settings.epochs,
         settings.train.patience,
+        settings.train.ema,
     )
     result = training.fit(
         network.to(device).to(memory_format=torch.channels_last),
-        lambda epoch: pictures.batches(epoch, size, settings.train.workers),
+        batches,
         augment.n_batches(len(pictures), size),
         evaluate,
         pos_weight,
@@ -187,6 +207,7 @@ def fit_fold(
         device,
         lambda row: print(progress(row, len(train_rows), settings.epochs), flush=True),
         lambda epoch: seed_for(seed, "dropout", epoch),
+        started,
     )
     print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}", flush=True)
     return result, pos_weight
@@ -224,13 +245,12 @@ def write_outputs(
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
     constants = [constant_loss(inputs, settings, fold, "val") for fold in range(settings.folds)]
-    kept = [fit.epochs[fit.epoch - 1] for fit in fits]
     figures = {
         "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
         "best_epoch": float(np.mean([fit.epoch for fit in fits])),
         "val_loss": float(np.mean([fit.val_loss for fit in fits])),
         "val_loss_constant": float(np.mean(constants)),
-        "val_ap": metrics.macro(np.array([row["val_ap"] for row in kept])),
+        "val_ap": metrics.macro(np.array([fit.val_ap for fit in fits])),
         "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
     }
     used = {key: plain(attrgetter(key)(settings)) for key in READS}

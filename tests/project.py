@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,10 @@ SMALL = {
     "stats.val": 0.25,
     "stats.test": 0.25,
     "train.resolution": 32,
+    "train.test_resolution": 32,
     "train.batch_size": 5,
     "train.hidden": 16,
+    "train.head_start": "random",
     "train.device": "cpu",
 }
 FAST = SMALL | {"backbone": "test_resnet"}
@@ -102,6 +105,14 @@ class Project:
         }
         return evaluate.read_inputs(mock.Mock(**places), folds)
 
+    def set(self, changes: dict[str, Any]) -> None:
+        """Change settings, given as `section.name` or `name`."""
+        settings = yaml.safe_load((self / "params.yaml").read_text())
+        for key, value in changes.items():
+            section, _, name = key.rpartition(".")
+            (settings[section] if section else settings)[name] = value
+        (self / "params.yaml").write_text(yaml.safe_dump(settings))
+
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
@@ -129,11 +140,8 @@ def project(folder: Path, changes: dict[str, Any], never: bool = False) -> Proje
         cells = [str(int(red)), "NA" if number % 6 == 5 else str(int(framed)), *["NA"] * never]
         lines.append(" ".join([f"{number}.png", *cells]))
     (made / "labels.txt").write_text("\n".join(lines) + "\n")
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for key, value in changes.items():
-        section, _, name = key.rpartition(".")
-        (settings[section] if section else settings)[name] = value
-    (made / "params.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(ROOT / "params.yaml", made / "params.yaml")
+    made.set(changes)
     made.run("validate")
     made.run("stats")
     return made

@@ -86,7 +86,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     settings |= SMALL | {"data": {"images": "data/mine/images", "labels": "data/mine/labels.txt"}}
     settings["predict"]["images"] = "data/mine/new"
     settings["validate"]["side"] = 48
-    settings["train"] |= {"resolution": 32, "batch_size": 8, "hidden": 16}
+    settings["train"] |= {"resolution": 32, "test_resolution": 32, "batch_size": 8, "hidden": 16, "head_start": "random"}
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     made.commit("start")
     made.dvc("repro")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from stages.lib import inference
+from stages.lib import assessment, inference
 from stages.lib.preprocessing import to_input
 from tests.project import CPU, Project, one_message
 
@@ -85,3 +86,29 @@ def test_another_seed_gives_another_model(done: Project, own: Project) -> None:
     one, two = (torch.load(where / "model.pth", weights_only=True)["members"][0]["state"] for where in (done, own))
     assert not torch.equal(one["head.4.weight"], two["head.4.weight"])
     assert (done / "metrics" / "train.json").read_bytes() != (own / "metrics" / "train.json").read_bytes()
+
+
+def test_a_head_can_start_as_the_regression_that_evaluate_reports(own: Project) -> None:
+    """At a learning rate of nearly nothing it is that regression still, shifted by what pos_weight does to the loss."""
+    changed = {"train.head_start": "regression", "train.hidden": 0, "lr": 1e-12, "freeze": "all", "epochs": 1}
+    own.set(changed | {"dropout": [0.0, 0.0]})
+    own.run("train")
+    own.run("evaluate")
+    inputs = own.inputs(1)
+    expected = assessment.features_log_odds(inputs, 1)
+    tested = np.flatnonzero(inputs.parts == "test")
+    logits = inference.logits(inputs.saved.networks()[0], inputs.store, tested, inputs.saved.preprocessing, CPU)
+    np.testing.assert_allclose(logits - inputs.saved.log_pos_weight(0), expected[tested], atol=1e-3)
+    assert json.loads((own / "metrics" / "train.json").read_text())["best_epoch"] in (0, 1)
+
+
+def test_a_regression_can_not_start_a_head_with_a_hidden_layer(own: Project) -> None:
+    own.set({"train.head_start": "regression", "train.hidden": 8})
+    assert "set train.hidden to 0" in one_message(own.run("train", expect=1))
+
+
+def test_training_and_scoring_may_see_other_sizes(own: Project) -> None:
+    own.set({"train.resolution": 32, "train.test_resolution": 48, "augment.mix": "mixup", "train.ema": 0.5})
+    own.run("train")
+    assert own.inputs(1).saved.preprocessing.resolution == 48
+    own.run("evaluate")

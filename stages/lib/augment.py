@@ -43,15 +43,23 @@ class TrainingPictures(Dataset):
     """
 
     def __init__(
-        self, store: Pictures, rows: np.ndarray, targets: np.ndarray, how: Preprocessing, strength: Augment, seed: int
+        self,
+        store: Pictures,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        how: Preprocessing,
+        resolution: int,
+        strength: Augment,
+        seed: int,
     ) -> None:
+        """`resolution` is that of training; `how` is for evaluation, and gives the mean and deviation here."""
         self.store = store
         self.rows = rows
         self.targets = torch.from_numpy(targets[rows]).float()
         self.how = how
         self.seed = seed
         self.epoch = 0
-        self.transform = transforms(strength, how.resolution)
+        self.transform = transforms(strength, resolution)
         self.erase = v2.RandomErasing(strength.erasing)
 
     def __len__(self) -> int:

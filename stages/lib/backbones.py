@@ -31,10 +31,10 @@ def create(name: str, weights: str, resolution: int) -> nn.Module:
     check_name(name)
     if weights == "pretrained" and name.split(".")[0] != EMBEDDED:
         backbone = _downloaded(ALIASES.get(name, name), resolution)
-        _check_resolution(backbone, name, resolution)
+        check_resolution(backbone, name, resolution)
         return backbone
     backbone = _built(name, resolution, pretrained=False)
-    _check_resolution(backbone, name, resolution)
+    check_resolution(backbone, name, resolution)
     if weights == "pretrained":
         _fill(backbone, _embedded_weights(backbone), f"the weights in the package {EMBEDDED_PACKAGE}")
     elif weights != "none":
@@ -105,15 +105,17 @@ def _built(name: str, resolution: int, pretrained: bool) -> nn.Module:
         raise UserError(f"backbone: {name} can't be built for train.resolution {resolution}: {error}") from None
 
 
-def _check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
-    """Some families need multiples of their patch or window, or more pixels than they are given."""
+def check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
+    """Some families need multiples of their patch or window, or more pixels, or just what they were built for."""
     training = backbone.training
     try:
         with torch.inference_mode():
             backbone.eval()(torch.zeros(1, 3, resolution, resolution))
     except (RuntimeError, AssertionError, ValueError) as error:
         expected = backbone.pretrained_cfg.get("input_size", (3, 224, 224))[-1]  # type: ignore[union-attr, operator]
-        why = f"can't see pictures of train.resolution {resolution} ({first_line(error)})"
+        why = (
+            f"can't see pictures of {resolution} pixels, as train.resolution or train.test_resolution asks ({first_line(error)})"
+        )
         raise UserError(f"backbone: {name} {why}; its weights were trained at {expected}") from None
     backbone.train(training)
 

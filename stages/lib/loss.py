@@ -13,13 +13,19 @@ import torch
 from torch.nn import functional
 
 
-def masked_sum(logits: torch.Tensor, targets: torch.Tensor, pos_weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the loss over known cells, and their number; divide once over all that is summed."""
+def masked_sum(
+    logits: torch.Tensor, targets: torch.Tensor, pos_weight: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the loss over known cells, and their number; divide once over all that is summed.
+
+    With `weights` (of mixed pictures, shape of `targets`) both are weighted sums; `targets` may then be any number from 0 to 1.
+    """
     known = ~torch.isnan(targets)
     # NaN times 0 is NaN, in gradients too: unknown cells get a harmless target before the mask takes them out.
     filled = torch.where(known, targets, torch.zeros_like(targets))
     cells = functional.binary_cross_entropy_with_logits(logits, filled, pos_weight=pos_weight, reduction="none")
-    return (cells * known).sum(), known.sum()
+    counted = known if weights is None else known * weights
+    return (cells * counted).sum(), counted.sum()
 
 
 def cells(logits: np.ndarray, targets: np.ndarray, pos_weight: np.ndarray) -> np.ndarray:

@@ -41,6 +41,14 @@ class Tagger(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.backbone(images))
 
+    def start_head(self, weights: np.ndarray, bias: np.ndarray) -> None:
+        """Let a head without hidden layer begin as a regression: (n_attributes, n_features) and (n_attributes,)."""
+        linear = self.head[-1]
+        assert isinstance(linear, nn.Linear)
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weights))
+            linear.bias.copy_(torch.from_numpy(bias))
+
     def level(self, parameter: str) -> int:
         """Level of a parameter of this network, by its dotted name."""
         if not parameter.startswith("backbone."):

@@ -18,6 +18,8 @@ import yaml
 from stages.lib.errors import UserError
 
 FREEZE_LEVELS = ("none", "layer1", "layer2", "layer3", "layer4", "all")
+STARTS = ("random", "regression")  # of the head
+MIXES = ("none", "mixup", "cutmix")
 GOALS = ("f1", "precision", "recall", "fixed")  # of a threshold
 
 
@@ -56,7 +58,10 @@ class Train:
     resolution: int = setting(at_least=32, at_most=1024)
     center_crop: float = setting(above=0, at_most=1)
     batch_size: int = setting(at_least=2)
+    test_resolution: int = setting(at_least=32, at_most=1024)
     hidden: int = setting(at_least=0)
+    head_start: str = setting(one_of=STARTS)
+    ema: float = setting(at_least=0, below=1)
     lr_decay: float = setting(above=0, at_most=1)
     warmup: float = setting(at_least=0, below=1)
     patience: int = setting(at_least=1)
@@ -76,6 +81,8 @@ class Augment:
     hue: float = setting(at_least=0, at_most=0.5)
     grayscale: float = setting(at_least=0, at_most=1)
     erasing: float = setting(at_least=0, at_most=1)
+    mix: str = setting(one_of=MIXES)
+    mix_alpha: float = setting(above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +248,8 @@ def _across_sections(settings: Settings) -> list[str]:
         problems.append("stats.val + stats.test: the two shares leave no training rows; expected a sum below 1")
     if settings.stats.pos_weight_min > settings.stats.pos_weight_max:
         problems.append("stats.pos_weight_min is above stats.pos_weight_max")
+    if settings.train.head_start == "regression" and settings.train.hidden:
+        problems.append("train.head_start: regression has no hidden layer; set train.hidden to 0, or train.head_start to random")
     if settings.augment.crop_scale[0] > settings.augment.crop_scale[1]:
         problems.append("augment.crop_scale: the first number must not exceed the second")
     return problems

@@ -31,25 +31,33 @@ def features(
     return found
 
 
-def fitted(train: np.ndarray, targets: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
-    """Log-odds of the rows `asked`, shape (n_asked, n_attributes), by regressions on the rows `train`.
+def regression(values: np.ndarray, targets: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (n_attributes, n_features) and bias (n_attributes,) that give log-odds of unscaled features.
 
-    `targets` (n_train, n_attributes) holds NaN where unknown. An attribute without both classes gets its
-    base rate everywhere.
+    `values` (n, n_features), `targets` (n, n_attributes) with NaN where unknown. An attribute without both classes gets
+    weights of 0 and the log-odds of its base rate.
     """
-    scale = StandardScaler().fit(train)
-    train, asked = scale.transform(train), scale.transform(asked)
-    found = np.empty((len(asked), targets.shape[1]))
+    scale = StandardScaler().fit(values)
+    scaled = scale.transform(values)
+    rates = np.nan_to_num(loss.base_rates(targets), nan=UNSEEN)
+    weights, bias = np.zeros((targets.shape[1], values.shape[1])), loss.best_constant(rates, np.array(1.0))
     for column, target in enumerate(targets.T):
         known = ~np.isnan(target)
-        truth = target[known]
-        if not 0 < truth.sum() < len(truth):
-            rate = truth.mean() if len(truth) else UNSEEN
-            found[:, column] = loss.best_constant(np.array(rate), np.array(1.0))
-            continue
-        regression = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(train[known], truth)
-        found[:, column] = regression.decision_function(asked)
-    return found
+        if 0 < rates[column] < 1 and known.any():
+            found = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(scaled[known], target[known])
+            weights[column] = found.coef_[0] / scale.scale_
+            bias[column] = found.intercept_[0] - weights[column] @ scale.mean_
+    return weights, bias
+
+
+def fitted(train: np.ndarray, targets: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
+    """Log-odds of the rows `asked`, shape (n_asked, n_attributes), by `regression` on the rows `train`."""
+    return log_odds(asked, *regression(train, targets, strength))
+
+
+def log_odds(values: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """What a `regression` says of features `values` (n, n_features), shape (n, n_attributes)."""
+    return values.astype(np.float64) @ weights.T + bias
 
 
 def cross_validated(values: np.ndarray, targets: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
@@ -68,11 +76,16 @@ def cross_validated(values: np.ndarray, targets: np.ndarray, fold_of: np.ndarray
     return by_strength[best_of([(found, targets) for found in by_strength])]
 
 
-def tested(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> np.ndarray:
-    """Log-odds of the rows whose `role` is 'test', fitted on those of 'train', strength chosen on those of 'val'."""
-    train, val, test = (role == name for name in ("train", "val", "test"))
+def chosen(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`regression` on the rows whose `role` is 'train', of the strength that is best on those of 'val'."""
+    train, val = (role == name for name in ("train", "val"))
     choices = [(fitted(values[train], targets[train], values[val], strength), targets[val]) for strength in STRENGTHS]
-    return fitted(values[train], targets[train], values[test], STRENGTHS[best_of(choices)])
+    return regression(values[train], targets[train], STRENGTHS[best_of(choices)])
+
+
+def tested(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> np.ndarray:
+    """Log-odds of the rows whose `role` is 'test', by the `chosen` regression."""
+    return log_odds(values[role == "test"], *chosen(values, targets, role))
 
 
 def best_of(choices: list[tuple[np.ndarray, np.ndarray]]) -> int:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 
 from stages.lib import backbones, loss
 from stages.lib.errors import UserError
+from stages.lib.mixing import Weighted
 from stages.lib.model import Tagger
 
 
@@ -26,6 +28,7 @@ class Recipe:
     warmup: float
     epochs: int
     patience: int
+    ema: float = 0.0  # decay per iteration of the averaged weights, which then are what is scored and kept; 0: none
 
 
 @dataclass
@@ -35,12 +38,13 @@ class Fit:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
     epoch: int = 0
     val_loss: float = math.inf
+    val_ap: float = math.nan
     iterations: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
 
 
-Batches = Callable[[int], Iterable[tuple[torch.Tensor, torch.Tensor]]]
-Evaluation = Callable[[Tagger], dict[str, float]]  # must give "val_loss"
+Batches = Callable[[int], Iterable[Weighted]]
+Evaluation = Callable[[Tagger], dict[str, float]]  # must give "val_loss" and "val_ap"
 
 
 def parameter_groups(network: Tagger, recipe: Recipe) -> list[dict[str, Any]]:
@@ -76,27 +80,30 @@ def fit(
     device: torch.device,
     log: Callable[[dict[str, Any]], None],
     epoch_seed: Callable[[int], int],
+    score_start: bool = False,
 ) -> Fit:
     """Train until `recipe.epochs`, or until `recipe.patience` epochs brought no better validation loss.
 
-    `batches(epoch)` yields (images, targets); `evaluate` scores the network; `log` gets each epoch's row.
+    `batches(epoch)` yields (images, targets, weights of the cells); `evaluate` scores the network; `log` gets each epoch's
+    row. With `score_start` the network as it comes competes too, as epoch 0.
     Raises UserError for a loss that is not finite, and for a GPU that runs out of memory.
     """
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe), fused=True)
     weight = torch.tensor(pos_weight, dtype=torch.float32, device=device)
+    averaged = ModelEmaV3(network, recipe.ema) if recipe.ema else None
     result = Fit()
+    if score_start:
+        keep_if_better(result, network, 0, evaluate(network))
     for epoch in range(1, recipe.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(epoch))  # for dropout
-        train_loss = train_one_epoch(network, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result)
+        train_loss = train_one_epoch(
+            network, averaged, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result
+        )
         seconds = time.perf_counter() - started
-        scores = evaluate(network)
-        if not math.isfinite(scores["val_loss"]):
-            raise UserError(f"the validation loss of epoch {epoch} is {scores['val_loss']}: no known label, or lr too high")
-        better = scores["val_loss"] < result.val_loss
-        if better:
-            result.state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-            result.epoch, result.val_loss = epoch, scores["val_loss"]
+        scored = averaged.module if averaged else network
+        scores = evaluate(scored)
+        better = keep_if_better(result, scored, epoch, scores)
         result.epochs.append({"epoch": epoch, "train_loss": train_loss, **scores})
         log({**result.epochs[-1], "seconds": seconds, "better": better})
         if epoch - result.epoch >= recipe.patience:
@@ -104,9 +111,21 @@ def fit(
     return result
 
 
+def keep_if_better(result: Fit, network: Tagger, epoch: int, scores: dict[str, float]) -> bool:
+    """Keep the network's state in `result` if its validation loss is the lowest so far."""
+    if not math.isfinite(scores["val_loss"]):
+        raise UserError(f"the validation loss of epoch {epoch} is {scores['val_loss']}: no known label, or lr too high")
+    if scores["val_loss"] >= result.val_loss:
+        return False
+    result.state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    result.epoch, result.val_loss, result.val_ap = epoch, scores["val_loss"], scores["val_ap"]
+    return True
+
+
 def train_one_epoch(
     network: Tagger,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    averaged: ModelEmaV3 | None,
+    batches: Iterable[Weighted],
     n_batches: int,
     optimizer: torch.optim.Optimizer,
     weight: torch.Tensor,
@@ -118,14 +137,14 @@ def train_one_epoch(
     """One pass; appends to `result.iterations` and returns the mean loss over the epoch's known labels."""
     network.train()
     total = known = 0.0
-    for images, targets in batches:
+    for images, targets, cell_weights in batches:
         step = len(result.iterations)
         factor = lr_factor(step, n_batches * recipe.epochs, recipe.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         try:
             logits = network(images.to(device, memory_format=torch.channels_last))
-            batch_sum, batch_known = loss.masked_sum(logits, targets.to(device), weight)
+            batch_sum, batch_known = loss.masked_sum(logits, targets.to(device), weight, cell_weights.to(device))
             value = batch_sum / batch_known.clamp(min=1)
             value.backward()
         except torch.cuda.OutOfMemoryError:
@@ -133,6 +152,8 @@ def train_one_epoch(
         if not torch.isfinite(value):
             raise UserError(f"the training loss became {value.item()} in epoch {epoch}, iteration {step + 1}: lower lr")
         optimizer.step()
+        if averaged:
+            averaged.update(network)
         optimizer.zero_grad(set_to_none=True)
         total, known = total + batch_sum.item(), known + batch_known.item()
         result.iterations.append({"iteration": step + 1, "epoch": epoch, "loss": value.item(), "lr": recipe.lr * factor})

@@ -29,6 +29,8 @@ PLAIN = Augment(
     hue=0.0,
     grayscale=0.0,
     erasing=0.0,
+    mix="none",
+    mix_alpha=0.2,
 )
 STRONG = Augment(
     crop_scale=(0.5, 1.0),
@@ -41,6 +43,8 @@ STRONG = Augment(
     hue=0.15,
     grayscale=0.2,
     erasing=0.5,
+    mix="none",
+    mix_alpha=0.2,
 )
 ROWS = np.array([11, 2, 3, 5, 7])
 
@@ -52,7 +56,7 @@ def pictures(number: int = 12, side: int = 40) -> np.ndarray:
 def dataset(strength: Augment = STRONG, how: Preprocessing = HOW, rows: np.ndarray = ROWS, seed: int = 1) -> Any:
     targets = np.arange(24, dtype=float).reshape(12, 2)
     targets[2, 1] = np.nan
-    return augment.TrainingPictures(pictures(side=how.side), rows, targets, how, strength, seed)
+    return augment.TrainingPictures(pictures(side=how.side), rows, targets, how, how.resolution, strength, seed)
 
 
 def collected(given: Any, epoch: int, size: int, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,7 +92,7 @@ def test_other_epochs_seeds_and_rows_differ() -> None:
     assert not torch.equal(item(1, 1), item(2, 1))
     assert not torch.equal(item(1, 1), item(1, 2))
     same = np.repeat(pictures(1), 12, axis=0)
-    given = augment.TrainingPictures(same, ROWS, np.zeros((12, 1)), HOW, STRONG, 1)
+    given = augment.TrainingPictures(same, ROWS, np.zeros((12, 1)), HOW, HOW.resolution, STRONG, 1)
     assert not torch.equal(given[0][0], given[1][0])  # one picture in two rows: two distortions
 
 
@@ -118,7 +122,7 @@ def test_what_a_pass_draws_does_not_depend_on_workers_or_distortions() -> None:
 def test_batches_cover_every_row_once_and_none_holds_a_single_image(n_images: int, size: int) -> None:
     targets = np.arange(12.0).reshape(12, 1)
     rows = np.arange(12)[:n_images]
-    given = augment.TrainingPictures(pictures(), rows, targets, HOW, PLAIN, 1)
+    given = augment.TrainingPictures(pictures(), rows, targets, HOW, HOW.resolution, PLAIN, 1)
     lengths, seen = [], []
     for batch, own in given.batches(1, size, 0):
         assert len(batch) == len(own)
@@ -133,14 +137,14 @@ def test_batches_cover_every_row_once_and_none_holds_a_single_image(n_images: in
 
 def test_a_single_image_is_one_batch() -> None:
     assert augment.n_batches(1, 8) == 1
-    given = augment.TrainingPictures(pictures(), np.array([4]), np.zeros((12, 1)), HOW, PLAIN, 1)
+    given = augment.TrainingPictures(pictures(), np.array([4]), np.zeros((12, 1)), HOW, HOW.resolution, PLAIN, 1)
     assert [len(batch) for batch, _ in given.batches(1, 8, 0)] == [1]
 
 
 def test_the_order_changes_with_the_epoch_and_only_with_it() -> None:
     def order(epoch: int) -> list[float]:
         targets = np.arange(12.0).reshape(12, 1)
-        given = augment.TrainingPictures(pictures(), np.arange(12), targets, HOW, PLAIN, 1)
+        given = augment.TrainingPictures(pictures(), np.arange(12), targets, HOW, HOW.resolution, PLAIN, 1)
         return collected(given, epoch, 4, 0)[1].flatten().tolist()
 
     assert order(1) == order(1)
@@ -215,7 +219,9 @@ def test_crops_keep_the_share_of_the_area_that_is_asked_for() -> None:
     ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, None, :, None], (1, 100, 100, 3)).copy()
     how = Preprocessing(100, "squash", 50, 1.0, (0.0,) * 3, (1.0,) * 3)
     for scale in (0.25, 0.64):
-        given = augment.TrainingPictures(ramp, np.array([0]), np.zeros((1, 1)), how, replace(PLAIN, crop_scale=(scale, scale)), 1)
+        given = augment.TrainingPictures(
+            ramp, np.array([0]), np.zeros((1, 1)), how, how.resolution, replace(PLAIN, crop_scale=(scale, scale)), 1
+        )
         for epoch in range(10):
             given.epoch = epoch
             item = given[0][0] * 255

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import backbones, loss, model, training
+from stages.lib import backbones, loss, mixing, model, training
 from stages.lib.errors import UserError
+from stages.lib.mixing import Weighted
 
 # Small pictures gain nothing from a second thread, and lose much where another process computes too.
 torch.set_num_threads(1)
@@ -43,18 +44,23 @@ def recipe(**changes: Any) -> training.Recipe:
     return training.Recipe(**(given | changes))
 
 
-def one_batch(n_images: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def one_batch(n_images: int = 8) -> Weighted:
     generator = torch.Generator().manual_seed(4)
     targets = torch.randint(0, 2, (n_images, 2), generator=generator).float()
     targets[1, 0] = torch.nan
-    return torch.randn(n_images, 3, 16, 16, generator=generator), targets
+    return weighted(torch.randn(n_images, 3, 16, 16, generator=generator), targets)
+
+
+def weighted(pictures: torch.Tensor, targets: torch.Tensor) -> Weighted:
+    """A batch as it comes where nothing is mixed."""
+    return next(mixing.mixed([(pictures, targets)], "none", 1.0, 0))
 
 
 def fitted(
     network: model.Tagger,
     how: training.Recipe,
     evaluate: Callable[[model.Tagger], dict[str, float]],
-    batches: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    batches: list[Weighted] | None = None,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> training.Fit:
     given = batches or [one_batch()]
@@ -80,7 +86,7 @@ def test_training_stops_after_patience_epochs_and_keeps_the_best_state() -> None
 
     def evaluate(trained: model.Tagger) -> dict[str, float]:
         states.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
-        return {"val_loss": [0.9, 0.7, 0.8, 0.7, 0.75, 0.1][len(states) - 1]}
+        return {"val_loss": [0.9, 0.7, 0.8, 0.7, 0.75, 0.1][len(states) - 1], "val_ap": 0.5}
 
     rows: list[dict[str, Any]] = []
     result = fitted(network, recipe(epochs=20, patience=3), evaluate, log=rows.append)
@@ -111,14 +117,14 @@ def test_a_validation_loss_that_is_not_finite_names_the_epoch(value: float) -> N
 
 def test_a_training_loss_that_is_not_finite_names_the_epoch_and_changes_nothing_more() -> None:
     network = tiny()
-    pictures, targets = one_batch()
+    pictures, targets, weights = one_batch()
     bad = torch.full_like(pictures, torch.nan)
-    epochs = {1: [(pictures, targets)], 2: [(pictures, targets), (bad, targets)]}
+    epochs = {1: [one_batch()], 2: [one_batch(), (bad, targets, weights)]}
     seen = []
 
     def evaluate(trained: model.Tagger) -> dict[str, float]:
         seen.append(1)
-        return {"val_loss": 1.0}
+        return {"val_loss": 1.0, "val_ap": 0.5}
 
     with pytest.raises(UserError, match=r"training loss became nan in epoch 2, iteration 3: lower lr"):
         training.fit(network, epochs.__getitem__, 1, evaluate, np.ones(2), recipe(), CPU, lambda row: None, lambda epoch: epoch)
@@ -159,7 +165,7 @@ def test_a_first_step_of_adamw_is_as_long_as_the_learning_rate() -> None:
     network = model.Tagger(backbones.create("test_resnet", "none", 32), 2, 8, (0.0, 0.0))
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     how = recipe(lr=0.008, lr_decay=0.5, epochs=1)
-    batch = (torch.randn(8, 3, 32, 32), torch.randint(0, 2, (8, 2)).float())
+    batch = weighted(torch.randn(8, 3, 32, 32), torch.randint(0, 2, (8, 2)).float())
     fitted(network, how, sequence([1.0]), [batch])
     longest = [0.0] * 6
     for name, parameter in network.named_parameters():
@@ -174,7 +180,7 @@ def test_the_first_step_of_a_warm_up_is_a_share_of_the_learning_rate() -> None:
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer = torch.optim.AdamW(training.parameter_groups(network, how))
     how_long = recipe(lr=0.008, warmup=0.5, epochs=2)
-    training.train_one_epoch(network, [one_batch()], 4, optimizer, torch.ones(2), how_long, CPU, 1, training.Fit())
+    training.train_one_epoch(network, None, [one_batch()], 4, optimizer, torch.ones(2), how_long, CPU, 1, training.Fit())
     steps = [(parameter.detach() - before[name]).abs().max().item() for name, parameter in network.named_parameters()]
     assert max(steps) == pytest.approx(0.008 / 4, rel=0.01)
 
@@ -205,8 +211,8 @@ def test_weight_decay_shrinks_weights_and_spares_biases() -> None:
     """Without a known label there is no gradient: what moves, weight decay has moved."""
     network = tiny()
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    pictures, targets = one_batch()
-    batches = [(pictures, torch.full_like(targets, torch.nan))]
+    pictures, targets, _ = one_batch()
+    batches = [weighted(pictures, torch.full_like(targets, torch.nan))]
     fitted(network, recipe(lr=0.1, weight_decay=0.5, epochs=1), sequence([1.0]), batches)
     for name, parameter in network.named_parameters():
         factor = 1 - 0.1 * 0.5 if parameter.ndim > 1 else 1.0
@@ -219,15 +225,15 @@ def test_the_loss_of_an_epoch_is_over_all_its_known_labels() -> None:
     targets = [torch.randint(0, 2, (4, 3), generator=generator).float(), torch.full((2, 3), torch.nan)]
     targets[0][0, 0] = targets[0][2, 1] = torch.nan
     targets[1][1, 2] = 1.0
-    batches = [(torch.randn(len(target), 3, 16, 16, generator=generator), target) for target in targets]
+    batches = [weighted(torch.randn(len(target), 3, 16, 16, generator=generator), target) for target in targets]
     network = tiny(3)
     weight = torch.tensor([0.5, 3.0, 7.0])
     # A learning rate of nearly nothing: the network stays what it is, and the loss can be had by hand.
     optimizer = torch.optim.AdamW(training.parameter_groups(network, recipe(lr=1e-12)))
     result = training.Fit()
-    found = training.train_one_epoch(network, batches, 2, optimizer, weight, recipe(lr=1e-12), CPU, 1, result)
+    found = training.train_one_epoch(network, None, batches, 2, optimizer, weight, recipe(lr=1e-12), CPU, 1, result)
     total, known, means = 0.0, 0, []
-    for pictures, target in batches:
+    for pictures, target, _ in batches:
         cells = loss.cells(network.train()(pictures).detach().numpy(), target.numpy(), weight.numpy())
         total, known = total + np.nansum(cells), known + (~np.isnan(cells)).sum()
         means.append(np.nanmean(cells))
@@ -238,11 +244,11 @@ def test_the_loss_of_an_epoch_is_over_all_its_known_labels() -> None:
 
 
 def test_an_epoch_without_a_known_label_has_no_loss() -> None:
-    pictures, targets = one_batch()
+    pictures, targets, _ = one_batch()
     network = tiny()
     optimizer = torch.optim.AdamW(training.parameter_groups(network, recipe()))
-    batches = [(pictures, torch.full_like(targets, torch.nan))]
-    assert training.train_one_epoch(network, batches, 1, optimizer, torch.ones(2), recipe(), CPU, 1, training.Fit()) == 0
+    batches = [weighted(pictures, torch.full_like(targets, torch.nan))]
+    assert training.train_one_epoch(network, None, batches, 1, optimizer, torch.ones(2), recipe(), CPU, 1, training.Fit()) == 0
 
 
 def test_dropout_is_drawn_anew_in_every_epoch_and_alike_in_every_run() -> None:
@@ -254,3 +260,55 @@ def test_dropout_is_drawn_anew_in_every_epoch_and_alike_in_every_run() -> None:
         losses.append([row["loss"] for row in fitted(network, recipe(lr=1e-12), sequence([1.0] * 3)).iterations])
     assert losses[0] == losses[1]
     assert len(set(losses[0])) == 3
+
+
+def test_averaged_weights_are_what_is_scored_and_kept() -> None:
+    """By hand: after each step average = decay * average + (1 - decay) * weights, from the weights at the start."""
+    states, scored = [], []
+
+    class Watched(model.Tagger):
+        def train(self, mode: bool = True) -> model.Tagger:  # the last thing before a pass, and so before a step
+            states.append({name: tensor.detach().clone() for name, tensor in self.state_dict().items()})
+            return super().train(mode)
+
+    torch.manual_seed(0)
+    network = Watched(Tiny(), 2, 16, (0.0, 0.0))
+    states.clear()
+
+    def evaluate(trained: model.Tagger) -> dict[str, float]:
+        scored.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
+        return {"val_loss": 1 / len(scored), "val_ap": 0.5}
+
+    result = fitted(network, recipe(epochs=3, ema=0.75), evaluate)
+    after = [*[state for state in states if state][-2:], network.state_dict()]  # of epochs 1, 2 and 3, one batch each
+    expected = states[-3]
+    for state, found in zip(after, scored, strict=True):
+        for name, tensor in state.items():
+            whole = not tensor.is_floating_point()
+            expected[name] = tensor.clone() if whole else 0.75 * expected[name] + 0.25 * tensor
+            torch.testing.assert_close(found[name], expected[name])
+    assert all(torch.equal(result.state[name], tensor) for name, tensor in scored[-1].items())
+    assert any(not torch.allclose(result.state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_averaging_leaves_frozen_parts_as_they_are_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    network = model.Tagger(backbones.create("test_efficientnet", "none", 32), 2, 0, (0.0, 0.0))
+    network.freeze("layer3")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    batch = weighted(torch.randn(8, 3, 32, 32), torch.randint(0, 2, (8, 2)).float())
+    result = fitted(network, recipe(epochs=3, ema=0.9), sequence([3.0, 2.0, 1.0]), [batch])
+    frozen = [name for name in before if network.level(name) < network.first_trained]
+    assert len(frozen) > 10
+    assert [name for name in frozen if not torch.equal(result.state[name], before[name])] == []
+
+
+def test_the_network_as_it_comes_competes_as_epoch_0_where_asked() -> None:
+    network = tiny()
+    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    values = sequence([1.0, 2.0, 3.0, 4.0])
+    result = training.fit(
+        network, lambda _: [one_batch()], 1, values, np.ones(2), recipe(patience=2), CPU, lambda _: None, int, score_start=True
+    )
+    assert (result.epoch, result.val_loss, len(result.epochs)) == (0, 1.0, 2)
+    assert all(torch.equal(result.state[name], tensor) for name, tensor in start.items())

@@ -42,6 +42,7 @@ from stages.lib import (
     probe,
     splits,
     training,
+    trunk,
 )
 from stages.lib import model as models
 from stages.lib.chance import seed_for
@@ -171,15 +172,18 @@ def fit_fold(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
     )
     size = settings.train.batch_size
+    network = network.cpu().to(memory_format=torch.channels_last)
+    frozen, rest = trunk.split(network, how.resolution)
+    prepared = trunk.Prepared(frozen.to(device), inputs.store, val_rows, how, device)
     started = settings.train.head_start == "regression"
 
     def batches(epoch: int) -> Iterator[mixing.Weighted]:
         plain_batches = pictures.batches(epoch, size, settings.train.workers)
-        return mixing.mixed(plain_batches, settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
+        mixed = mixing.mixed(plain_batches, settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
+        return trunk.through(frozen, mixed, device)
 
     def evaluate(trained: models.Tagger) -> dict[str, float]:
-        logits = inference.logits(trained, inputs.store, val_rows, how, device)
-        targets = inputs.targets[val_rows]
+        logits, targets = prepared.logits(trained), inputs.targets[val_rows]
         val_loss = metrics.mean_loss(logits, targets, pos_weight)
         return {"val_loss": val_loss, "val_ap": metrics.macro(metrics.average_precision(targets, logits))}
 
@@ -198,7 +202,7 @@ def fit_fold(
         settings.train.ema,
     )
     result = training.fit(
-        network.to(device).to(memory_format=torch.channels_last),
+        rest.to(device),
         batches,
         augment.n_batches(len(pictures), size),
         evaluate,
@@ -209,6 +213,7 @@ def fit_fold(
         lambda epoch: seed_for(seed, "dropout", epoch),
         started,
     )
+    result.state = trunk.joined(network, result.state)
     print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}", flush=True)
     return result, pos_weight
 

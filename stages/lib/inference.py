@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,10 +31,15 @@ def logits(
 ) -> np.ndarray:
     """Logits of the pictures `rows` of `store`, shape (n_rows, n_attributes), float64."""
     network.eval()
-    found = []
     with torch.inference_mode():
-        for start in range(0, len(rows), BATCH):
-            pictures = np.stack([store[row] for row in rows[start : start + BATCH]])
-            batch = to_input(pictures, how).to(device, memory_format=torch.channels_last)
-            found.append(network(batch).float().cpu().numpy())
+        found = [network(batch).float().cpu().numpy() for batch in batches(store, rows, how, device)]
     return np.concatenate(found).astype(np.float64)
+
+
+def batches(
+    store: Pictures, rows: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """What a network sees of the pictures `rows`, in order: (at most BATCH, 3, resolution, resolution) on the device."""
+    for start in range(0, len(rows), BATCH):
+        pictures = np.stack([store[row] for row in rows[start : start + BATCH]])
+        yield to_input(pictures, how).to(device, memory_format=torch.channels_last)

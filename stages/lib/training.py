@@ -84,8 +84,8 @@ def fit(
 ) -> Fit:
     """Train until `recipe.epochs`, or until `recipe.patience` epochs brought no better validation loss.
 
-    `batches(epoch)` yields (images, targets, weights of the cells); `evaluate` scores the network; `log` gets each epoch's
-    row. With `score_start` the network as it comes competes too, as epoch 0.
+    `batches(epoch)` yields (what the network takes, targets, weights of the cells); `evaluate` scores the network; `log` gets
+    each epoch's row. With `score_start` the network as it comes competes too, as epoch 0.
     Raises UserError for a loss that is not finite, and for a GPU that runs out of memory.
     """
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe), fused=True)
@@ -143,7 +143,7 @@ def train_one_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         try:
-            logits = network(images.to(device, memory_format=torch.channels_last))
+            logits = network(images.to(device))
             batch_sum, batch_known = loss.masked_sum(logits, targets.to(device), weight, cell_weights.to(device))
             value = batch_sum / batch_known.clamp(min=1)
             value.backward()

@@ -29,6 +29,7 @@ from stages.lib import (
     augment,
     backbones,
     early_word,
+    feeding,
     files,
     inference,
     labels,
@@ -171,15 +172,14 @@ def fit_fold(
     pictures = augment.TrainingPictures(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
     )
-    size = settings.train.batch_size
+    feed = feeding.Feed(pictures, settings.train.batch_size, feeding.workers_of(settings.train.workers, device))
     network = network.cpu().to(memory_format=torch.channels_last)
     frozen, rest = trunk.split(network, how.resolution)
     prepared = trunk.Prepared(frozen.to(device), inputs.store, val_rows, how, device)
     started = settings.train.head_start == "regression"
 
     def batches(epoch: int) -> Iterator[mixing.Weighted]:
-        plain_batches = pictures.batches(epoch, size, settings.train.workers)
-        mixed = mixing.mixed(plain_batches, settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
+        mixed = mixing.mixed(feed.batches(epoch), settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
         return trunk.through(frozen, mixed, device)
 
     def evaluate(trained: models.Tagger) -> dict[str, float]:
@@ -204,7 +204,7 @@ def fit_fold(
     result = training.fit(
         rest.to(device),
         batches,
-        augment.n_batches(len(pictures), size),
+        pictures.n_batches(settings.train.batch_size),
         evaluate,
         pos_weight,
         recipe,
@@ -213,8 +213,10 @@ def fit_fold(
         lambda epoch: seed_for(seed, "dropout", epoch),
         started,
     )
+    feed.close()
     result.state = trunk.joined(network, result.state)
-    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}", flush=True)
+    waited = feed.waited / max(result.seconds, 1e-9)
+    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}; waited for data {waited:.1%} of the time", flush=True)
     return result, pos_weight
 
 

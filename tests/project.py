@@ -42,6 +42,7 @@ SMALL = {
     "train.hidden": 16,
     "train.head_start": "random",
     "train.device": "cpu",
+    "train.workers": 0,
 }
 FAST = SMALL | {"backbone": "test_resnet"}
 ATTRIBUTES = ["red", "framed", "never"]

@@ -1,13 +1,12 @@
-"""Training transforms of torchvision, one strength each in params.yaml, and the batches of an epoch."""
+"""Training transforms of torchvision, one strength each in params.yaml, and the order of an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from stages.lib.chance import seed_for
@@ -73,17 +72,18 @@ class TrainingPictures(Dataset):
             # Erased after normalising, so that the blank has the mean colour.
             return self.erase(normalised(self.transform(picture), self.how)), self.targets[index]
 
-    def batches(self, epoch: int, size: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of (images, targets) in this epoch's order; the last one holds what is left, but never one image.
+    def order(self, epoch: int, size: int) -> list[list[int]]:
+        """Indices of each batch of an epoch; the last batch holds what is left, but never one image.
 
         BatchNorm can't be trained on a single image, so that one joins the batch before it.
         """
-        self.epoch = epoch
         order = torch.Generator().manual_seed(seed_for(self.seed, "order", epoch))
         shuffled = torch.randperm(len(self), generator=order).tolist()
-        bounds = [size * index for index in range(n_batches(len(self), size))] + [len(self)]
-        chosen = [shuffled[start:end] for start, end in pairwise(bounds)]
-        yield from DataLoader(self, batch_sampler=chosen, num_workers=workers)
+        bounds = [size * index for index in range(self.n_batches(size))] + [len(self)]
+        return [shuffled[start:end] for start, end in pairwise(bounds)]
+
+    def n_batches(self, size: int) -> int:
+        return n_batches(len(self), size)
 
 
 def n_batches(n_images: int, size: int) -> int:

@@ -24,7 +24,7 @@ GOALS = ("f1", "precision", "recall", "fixed")  # of a threshold
 
 
 def setting(**limits: Any) -> Any:
-    """A dataclass field with limits: `at_least`, `at_most`, `above`, `below` or `one_of`."""
+    """A dataclass field with limits: `at_least`, `at_most`, `above`, `below` or `one_of`; `or_word` is valid besides."""
     return field(metadata=limits)
 
 
@@ -66,7 +66,7 @@ class Train:
     warmup: float = setting(at_least=0, below=1)
     patience: int = setting(at_least=1)
     device: str = setting(one_of=("auto", "cpu", "cuda"))
-    workers: int = setting(at_least=0)
+    workers: int | str = setting(or_word="auto", at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +199,12 @@ def _value(kind: Any, value: Any, limits: Any) -> Any:
             return tuple(_value(float, item, limits) for item in pair)
         except ValueError:
             raise ValueError(f"a list of two numbers, each {_described(limits)}") from None
+    if "or_word" in limits:
+        word, rest = limits["or_word"], {key: limit for key, limit in limits.items() if key != "or_word"}
+        try:
+            return value if value == word else _value(int, value, rest)
+        except ValueError as error:
+            raise ValueError(f"{word}, or {error}") from None
     if "one_of" in limits:
         # YAML 1.1 reads a bare `none` as text but `off`, `no` as False: only exact names count.
         if value not in limits["one_of"]:

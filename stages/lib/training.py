@@ -41,6 +41,7 @@ class Fit:
     val_ap: float = math.nan
     iterations: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0  # of training, evaluations not counted
 
 
 Batches = Callable[[int], Iterable[Weighted]]
@@ -101,6 +102,7 @@ def fit(
             network, averaged, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result
         )
         seconds = time.perf_counter() - started
+        result.seconds += seconds
         scored = averaged.module if averaged else network
         scores = evaluate(scored)
         better = keep_if_better(result, scored, epoch, scores)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.lib import augment
+from stages.lib import augment, feeding
 from stages.lib.params import Augment
 from stages.lib.preprocessing import Preprocessing, normalised, to_input
 
@@ -60,7 +60,7 @@ def dataset(strength: Augment = STRONG, how: Preprocessing = HOW, rows: np.ndarr
 
 
 def collected(given: Any, epoch: int, size: int, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
-    batches = list(given.batches(epoch, size, workers))
+    batches = list(feeding.Feed(given, size, workers).batches(epoch))
     return torch.cat([batch for batch, _ in batches]), torch.cat([targets for _, targets in batches])
 
 
@@ -124,7 +124,7 @@ def test_batches_cover_every_row_once_and_none_holds_a_single_image(n_images: in
     rows = np.arange(12)[:n_images]
     given = augment.TrainingPictures(pictures(), rows, targets, HOW, HOW.resolution, PLAIN, 1)
     lengths, seen = [], []
-    for batch, own in given.batches(1, size, 0):
+    for batch, own in feeding.Feed(given, size, 0).batches(1):
         assert len(batch) == len(own)
         lengths.append(len(own))
         seen += own.flatten().tolist()
@@ -138,7 +138,7 @@ def test_batches_cover_every_row_once_and_none_holds_a_single_image(n_images: in
 def test_a_single_image_is_one_batch() -> None:
     assert augment.n_batches(1, 8) == 1
     given = augment.TrainingPictures(pictures(), np.array([4]), np.zeros((12, 1)), HOW, HOW.resolution, PLAIN, 1)
-    assert [len(batch) for batch, _ in given.batches(1, 8, 0)] == [1]
+    assert [len(batch) for batch, _ in feeding.Feed(given, 8, 0).batches(1)] == [1]
 
 
 def test_the_order_changes_with_the_epoch_and_only_with_it() -> None:

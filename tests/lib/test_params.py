@@ -45,6 +45,8 @@ def test_own_params_load():
         ("stats.pos_weight_min", 30, "above stats.pos_weight_max"),
         ("augment.crop_scale", [0.9, 0.5], "first number must not exceed"),
         ("validate.fit", "stretch", "crop, pad, squash"),
+        ("train.workers", "many", "auto, or a whole number at least 0"),
+        ("train.workers", -1, "auto, or a whole number at least 0"),
         ("train", 3, "expected names and values"),
         ("evaluate.threshold", "f2", "one of f1, precision, recall, fixed"),
         ("evaluate.threshold", 0.5, "one of f1, precision, recall, fixed"),
@@ -87,6 +89,11 @@ def test_text_from_the_command_line_becomes_a_number(settings_file):
     assert settings.lr == 1e-05
     assert settings.epochs == 7
     assert isinstance(settings.epochs, int)
+
+
+@pytest.mark.parametrize(("given", "expected"), [("auto", "auto"), (0, 0), ("3", 3)])
+def test_a_number_or_a_word(settings_file, given, expected):
+    assert params.load(settings_file({"train.workers": given}), ("train",)).train.workers == expected
 
 
 def test_one_dropout_serves_both_places(settings_file):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import backbones, inference, loss, model, training, trunk
+from stages.lib import backbones, inference, loss, mixing, model, training, trunk
 from stages.lib.preprocessing import Preprocessing
 from tests.lib.test_folding import norms, random_norms
 
@@ -86,11 +86,11 @@ def test_a_network_that_the_halves_do_not_add_up_to_stays_whole() -> None:
     assert trunk.split(network, SIDE)[1] is network
 
 
-def fitted(trained: model.Tagger, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> training.Fit:
+def fitted(trained: model.Tagger, batches: list[mixing.Weighted]) -> training.Fit:
     losses = iter([2.0, 1.0])
 
     def evaluate(_: model.Tagger) -> dict[str, float]:
-        return {"val_loss": next(losses)}
+        return {"val_loss": next(losses), "val_ap": 0.5}
 
     recipe = training.Recipe(1e-4, 1.0, 0.0, 0.0, 2, 9)
     return training.fit(trained, lambda _: batches, 2, evaluate, np.ones(3), recipe, CPU, lambda _: None, lambda epoch: epoch)
@@ -100,7 +100,7 @@ def fitted(trained: model.Tagger, batches: list[tuple[torch.Tensor, torch.Tensor
 def test_the_rest_learns_what_the_whole_does(freeze: str) -> None:
     network = tagger("tf_efficientnet_lite0", freeze)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    given = [(pictures(), targets()), (pictures().flip(0, 3), targets().flip(0))]
+    given = list(mixing.mixed([(pictures(), targets()), (pictures().flip(0, 3), targets().flip(0))], "none", 1.0, 0))
     frozen, rest = trunk.split(network, SIDE)
     whole = deepcopy(network)
     gradients = []

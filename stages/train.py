@@ -9,6 +9,7 @@ Writes  models/model.pth         self-sufficient: weights, attributes, preproces
         metrics/iterations.csv, metrics/epochs.csv, metrics/loss_curve.png
         metrics/early_word.csv   what logistic regression on the frozen features reaches, told before the first epoch
         data/frozen.safetensors          those features of every image, and the regression's cross-validated log-odds
+        models/checkpoint/       while it trains; after a kill the same command carries on with what is there
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, is_dataclass
-from operator import attrgetter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import timm
 import torch
+import torchvision
 
 from stages.lib import (
     augment,
     backbones,
+    checkpoint,
+    code,
     early_word,
     feeding,
     files,
@@ -54,6 +58,7 @@ READS = (
     *("seed", "folds", "backbone", "weights", "freeze", "dropout", "weight_decay", "lr", "epochs"),
     *("validate.side", "validate.fit", "train", "augment"),
 )
+WITHOUT_EFFECT = ("train.workers",)  # on what training ends with
 
 
 @dataclass(frozen=True)
@@ -84,23 +89,25 @@ def main() -> None:
     settings = params.load(args.params, READS)
     device = inference.device_of(settings.train.device)
     inputs = read_inputs(args)
-    fits, members = [], []
-    for fold in range(settings.folds):
-        torch.manual_seed(seed_for(settings.seed, "head", fold))
-        backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
-        backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
-        how = preprocessing(backbone, settings)
-        network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
-        network.freeze(settings.freeze)
-        if fold == 0:
-            heard = early(backbone, inputs, how, settings, device)
-            print(opening(network, settings, device), flush=True)
-        if settings.train.head_start == "regression":
-            start_head(network, heard.features, inputs, settings, fold)
-        result, pos_weight = fit_fold(network, inputs, how, settings, fold, device)
-        members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
-        fits.append(result)
-    write_outputs(args, settings, inputs, how, fits, members, heard)
+    with checkpoint.opened(args.checkpoint, description(args, settings, device)) as kept:
+        fits, members = [], []
+        for fold in range(settings.folds):
+            torch.manual_seed(seed_for(settings.seed, "head", fold))
+            backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
+            backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
+            how = preprocessing(backbone, settings)
+            network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
+            network.freeze(settings.freeze)
+            if fold == 0:
+                heard = early(backbone, inputs, how, settings, device, kept)
+                title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
+                print(models.opening(network, title), flush=True)
+            if settings.train.head_start == "regression":
+                start_head(network, heard.features, inputs, settings, fold)
+            result, pos_weight = fit_fold(network, inputs, how, settings, fold, device, kept.fold(fold))
+            members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
+            fits.append(result)
+        write_outputs(args, settings, inputs, how, fits, members, heard)
 
 
 def arguments() -> argparse.Namespace:
@@ -109,6 +116,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=Path("models/model.pth"), help="where the model goes")
     parser.add_argument("--frozen", type=Path, default=Path("data/frozen.safetensors"), help="where the frozen features go")
     parser.add_argument("--metrics", type=Path, default=Path("metrics"), help="folder for figures, and of stats.json")
+    parser.add_argument("--checkpoint", type=Path, default=Path("models/checkpoint"), help="folder for an unfinished training")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     return parser.parse_args()
 
@@ -125,33 +133,45 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
     return Inputs(store, targets, attributes, list(table["image"]), groups, parts, stats)
 
 
+def description(args: argparse.Namespace, settings: Any, device: torch.device) -> dict[str, Any]:
+    """All that decides what training ends with: a checkpoint is only used where every item is the same."""
+    read = [args.clean / "labels.csv", args.clean / "splits.csv", args.clean / "pixels.npy", args.metrics / "stats.json"]
+    read += [Path(settings.weights)] if Path(settings.weights).is_file() else []
+    packages = {module.__name__: str(module.__version__) for module in (np, timm, torch, torchvision)}
+    content = {str(path.name): files.fingerprint(path) for path in read}
+    return (
+        params.flat(settings, READS, WITHOUT_EFFECT)
+        | content
+        | packages
+        | {"code": code.digest_of("stages.train"), "device": device.type}
+    )
+
+
 def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
     mean, std = backbones.mean_and_std(backbone)
     kept = settings.train.center_crop
     return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.test_resolution, kept, mean, std)
 
 
-def early(backbone: torch.nn.Module, inputs: Inputs, how: Preprocessing, settings: Any, device: torch.device) -> Early:
+def early(
+    backbone: torch.nn.Module,
+    inputs: Inputs,
+    how: Preprocessing,
+    settings: Any,
+    device: torch.device,
+    kept: checkpoint.Checkpoint,
+) -> Early:
     """Say what logistic regression on the frozen features reaches."""
     started = time.perf_counter()
     print(f"early word: reading the frozen features of {len(inputs.store)} images ...", flush=True)
-    features = probe.features(backbone, inputs.store, np.arange(len(inputs.store)), how, device)
+    rows = np.arange(len(inputs.store))
+    features = kept.features(lambda: probe.features(backbone, inputs.store, rows, how, device), len(rows))
     seed = seed_for(settings.seed, "early word")
     fold_of = early_word.folds_of(inputs.parts, settings.folds, inputs.targets, inputs.groups, inputs.names, seed)
     table, log_odds = early_word.listen(inputs.attributes, features, inputs.targets, inputs.groups, fold_of, seed)
     seconds = time.perf_counter() - started
     print(early_word.text(table, int((fold_of >= 0).sum()), seconds, settings.weights == "none"), flush=True)
     return Early(table, features, log_odds)
-
-
-def opening(network: models.Tagger, settings: Any, device: torch.device) -> str:
-    """What trains and what is frozen, as a table."""
-    lines = [f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"]
-    rows = models.parameter_table(network)
-    lines += [f"  {name:<9} {count:>11,} parameters  {'trains' if on else 'frozen'}" for name, count, on in rows]
-    trained = sum(count for _, count, on in rows if on)
-    lines.append(f"  {trained:,} of {sum(count for _, count, _ in rows):,} parameters train")
-    return "\n".join(lines)
 
 
 def start_head(network: models.Tagger, features: np.ndarray, inputs: Inputs, settings: Any, fold: int) -> None:
@@ -162,7 +182,13 @@ def start_head(network: models.Tagger, features: np.ndarray, inputs: Inputs, set
 
 
 def fit_fold(
-    network: models.Tagger, inputs: Inputs, how: Preprocessing, settings: Any, fold: int, device: torch.device
+    network: models.Tagger,
+    inputs: Inputs,
+    how: Preprocessing,
+    settings: Any,
+    fold: int,
+    device: torch.device,
+    kept: checkpoint.Fold,
 ) -> tuple[training.Fit, np.ndarray]:
     """Train one network on the training rows of `fold`; returns the fit and its pos_weight."""
     roles = splits.roles(inputs.parts, settings.folds, fold)
@@ -209,9 +235,10 @@ def fit_fold(
         pos_weight,
         recipe,
         device,
-        lambda row: print(progress(row, len(train_rows), settings.epochs), flush=True),
+        lambda row: print(training.progress(row, len(train_rows), settings.epochs), flush=True),
         lambda epoch: seed_for(seed, "dropout", epoch),
         started,
+        kept,
     )
     feed.close()
     result.state = trunk.joined(network, result.state)
@@ -231,13 +258,6 @@ def constant_loss(inputs: Inputs, settings: Any, fold: int, role: str) -> float:
     logit = loss.constant_of(inputs.stats["models"][fold], inputs.attributes)
     constant = np.broadcast_to(logit, inputs.targets[rows].shape)
     return metrics.mean_loss(constant, inputs.targets[rows], weight)
-
-
-def progress(row: dict[str, Any], n_images: int, epochs: int) -> str:
-    mark = "  best so far" if row["better"] else ""
-    speed = n_images / max(row["seconds"], 1e-9)
-    scores = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  val AP {row['val_ap']:.3f}"
-    return f"  epoch {row['epoch']:>2}/{epochs}  {scores}  {speed:5.1f} images/s{mark}"
 
 
 def write_outputs(
@@ -260,7 +280,7 @@ def write_outputs(
         "val_ap": metrics.macro(np.array([fit.val_ap for fit in fits])),
         "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
     }
-    used = {key: plain(attrgetter(key)(settings)) for key in READS}
+    used = params.flat(settings, READS, WITHOUT_EFFECT)
     saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
     models.save(args.model, saved)
     split = splits.fingerprint(inputs.names, inputs.parts)
@@ -270,13 +290,6 @@ def write_outputs(
     files.write_table(args.metrics / "epochs.csv", epochs.round(6))
     plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"])
     files.write_json(args.metrics / "train.json", {k: v for k, v in figures.items() if not np.isnan(v)})
-
-
-def plain(value: Any) -> Any:
-    """Settings as plain dictionaries and lists, which load with `weights_only=True`."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {key: plain(item) for key, item in asdict(value).items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 if __name__ == "__main__":

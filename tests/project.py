@@ -66,7 +66,10 @@ class Project:
         places: dict[str, list[object]] = {
             "validate": ["--images", self / "images", "--labels", self / "labels.txt", "--out", self / "clean"],
             "stats": ["--clean", self / "clean"],
-            "train": ["--clean", self / "clean", "--model", self / "model.pth", "--frozen", self / "frozen.safetensors"],
+            "train": [
+                *("--clean", self / "clean", "--model", self / "model.pth"),
+                *("--frozen", self / "frozen.safetensors", "--checkpoint", self / "checkpoint"),
+            ],
             "evaluate": [
                 *("--clean", self / "clean", "--frozen", self / "frozen.safetensors"),
                 *("--model", self / "model.pth", "--decision", self / "decision.json"),

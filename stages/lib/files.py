@@ -15,14 +15,14 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from stages.lib.errors import UserError, first_line
 
@@ -33,17 +33,36 @@ TEXT = ("image", "copy", "attribute", "sha256", "hash", "mirrored_hash", "recipe
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of `path`; rename it to `path` once the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The ending stays: savers such as matplotlib choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """Yield a temporary neighbour of `path`; rename it to `path` once the block ends without an error.
+
+    An OSError, such as that of a full disk, names `path`.
+    """
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        # The ending stays: savers such as matplotlib choose the format by it.
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        try:
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Without this a power loss may undo a rename. Not every file system lets a folder be flushed."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def check_writable(path: Path) -> None:
@@ -59,11 +78,21 @@ def check_writable(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary neighbours of `path` that killed processes left; none may be writing it now."""
-    ours = re.compile(rf"\.{re.escape(path.stem)}\.\d+{re.escape(path.suffix)}")
+    """Remove temporary neighbours of `path` that killed processes of this machine left."""
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
     for neighbour in path.parent.glob(".*"):
-        if ours.fullmatch(neighbour.name):
+        if (found := ours.fullmatch(neighbour.name)) and not _runs(int(found[1])):
             neighbour.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return process != os.getpid()  # a file with our own number is from before: a process writes one after the other
 
 
 def write_json(path: Path, content: Mapping[str, Any], exact: bool = False) -> None:
@@ -132,8 +161,9 @@ def parse_table(text: str, name: str, made_by: str) -> pd.DataFrame:
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write named arrays of numbers as one safetensors file; equal arrays are equal bytes, unlike those of a zip archive,
     which depend on Python's version."""
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     with replacing(path) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
+        temporary.write_bytes(content)  # by Python, whose error for a full disk is an OSError
 
 
 def read_arrays(path: Path, made_by: str, *names: str) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -95,6 +96,15 @@ def parameter_table(model: Tagger) -> list[tuple[str, int, bool]]:
     return [(name, count, index >= model.first_trained) for index, (name, count) in enumerate(rows)]
 
 
+def opening(network: Tagger, title: str) -> str:
+    """What trains and what is frozen, as a table."""
+    rows = parameter_table(network)
+    lines = [title, *(f"  {name:<9} {count:>11,} parameters  {'trains' if on else 'frozen'}" for name, count, on in rows)]
+    trained = sum(count for _, count, on in rows if on)
+    lines.append(f"  {trained:,} of {sum(count for _, count, _ in rows):,} parameters train")
+    return "\n".join(lines)
+
+
 @dataclass
 class Member:
     """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute."""
@@ -137,6 +147,9 @@ class Saved:
 
 def save(path: Path, saved: Saved) -> None:
     """Write model.pth: plain values and tensors only, so that it loads with `weights_only=True`."""
+    for member in saved.members:
+        # pickle writes a text once for every object that holds it: with one object per text, equal models are equal bytes.
+        member.state = {sys.intern(name): tensor for name, tensor in member.state.items()}
     first = saved.members[0].state
     for member in saved.members[1:]:
         for name, tensor in member.state.items():

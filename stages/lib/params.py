@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -140,6 +141,16 @@ class Chosen:
 
     def __setattr__(self, key: str, value: Any) -> None:
         raise AttributeError("settings are frozen")
+
+
+def flat(settings: Any, keys: tuple[str, ...], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of `keys` by dotted names ("train.batch_size"), but for those in `without`; pairs as lists, as JSON has them."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        value = attrgetter(key)(settings)
+        within = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else {}
+        found |= {f"{key}.{name}": item for name, item in within.items()} or {key: value}
+    return {key: list(item) if isinstance(item, tuple) else item for key, item in found.items() if key not in without}
 
 
 def load(path: Path, keys: tuple[str, ...]) -> Chosen:

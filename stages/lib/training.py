@@ -13,6 +13,7 @@ import torch
 from timm.utils import ModelEmaV3
 
 from stages.lib import backbones, loss
+from stages.lib.checkpoint import NOTHING_KEPT, Fold, Stateful
 from stages.lib.errors import UserError
 from stages.lib.mixing import Weighted
 from stages.lib.model import Tagger
@@ -42,6 +43,11 @@ class Fit:
     iterations: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0  # of training, evaluations not counted
+
+    def goes_on(self, recipe: Recipe) -> bool:
+        """Whether another epoch follows: not after the last, and not when the best lies `patience` epochs back."""
+        done = len(self.epochs)
+        return done < recipe.epochs and done - self.epoch < recipe.patience
 
 
 Batches = Callable[[int], Iterable[Weighted]]
@@ -82,21 +88,26 @@ def fit(
     log: Callable[[dict[str, Any]], None],
     epoch_seed: Callable[[int], int],
     score_start: bool = False,
+    checkpoint: Fold = NOTHING_KEPT,
 ) -> Fit:
     """Train until `recipe.epochs`, or until `recipe.patience` epochs brought no better validation loss.
 
     `batches(epoch)` yields (what the network takes, targets, weights of the cells); `evaluate` scores the network; `log` gets
-    each epoch's row. With `score_start` the network as it comes competes too, as epoch 0.
+    each epoch's row. With `score_start` the network as it comes competes too, as epoch 0. What `checkpoint` holds is carried
+    on with; whatever goes on from epoch to epoch must be in `moving`, or in the result.
     Raises UserError for a loss that is not finite, and for a GPU that runs out of memory.
     """
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe), fused=True)
     weight = torch.tensor(pos_weight, dtype=torch.float32, device=device)
+    moving: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
     averaged = ModelEmaV3(network, recipe.ema) if recipe.ema else None
-    result = Fit()
-    if score_start:
+    if averaged:
+        moving["averaged"] = averaged
+    result = Fit(**checkpoint.load(moving))
+    if score_start and not result.epochs:
         keep_if_better(result, network, 0, evaluate(network))
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
+    while result.goes_on(recipe):
+        epoch, started = len(result.epochs) + 1, time.perf_counter()
         torch.manual_seed(epoch_seed(epoch))  # for dropout
         train_loss = train_one_epoch(
             network, averaged, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result
@@ -108,8 +119,7 @@ def fit(
         better = keep_if_better(result, scored, epoch, scores)
         result.epochs.append({"epoch": epoch, "train_loss": train_loss, **scores})
         log({**result.epochs[-1], "seconds": seconds, "better": better})
-        if epoch - result.epoch >= recipe.patience:
-            break
+        checkpoint.save(moving, vars(result), finished=not result.goes_on(recipe))
     return result
 
 
@@ -160,3 +170,11 @@ def train_one_epoch(
         total, known = total + batch_sum.item(), known + batch_known.item()
         result.iterations.append({"iteration": step + 1, "epoch": epoch, "loss": value.item(), "lr": recipe.lr * factor})
     return total / max(known, 1)
+
+
+def progress(row: dict[str, Any], n_images: int, epochs: int) -> str:
+    """The row of an epoch, as `fit` logs it, on one line."""
+    mark = "  best so far" if row["better"] else ""
+    speed = n_images / max(row["seconds"], 1e-9)
+    scores = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  val AP {row['val_ap']:.3f}"
+    return f"  epoch {row['epoch']:>2}/{epochs}  {scores}  {speed:5.1f} images/s{mark}"

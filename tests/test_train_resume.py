@@ -1,0 +1,120 @@
+"""train after an interruption: it carries on behind the last whole epoch, ends with the same bytes, and mixes nothing in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+
+from stages.lib import code, files, probe, training
+from tests.project import Project
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+WRITTEN = ["model.pth", "frozen.safetensors", "metrics/train.json", "metrics/early_word.csv", "metrics/iterations.csv"]
+WRITTEN += ["metrics/epochs.csv", "metrics/loss_curve.png"]
+
+
+def copy(made: Project, folder: Path) -> Project:
+    """A project after stats, as `made` was before train."""
+    shutil.copytree(made.folder, folder)
+    own = Project(folder)
+    for name in WRITTEN:
+        (own / name).unlink()
+    return own
+
+
+def stop_in_epoch(project: Project, number: int) -> None:
+    """Run train until `number` epochs are trained, of all folds together, and stop in the middle of the next."""
+    one_epoch, done = training.train_one_epoch, 0
+
+    def counted(*given: Any) -> float:
+        nonlocal done
+        if done >= number:
+            raise Stopped
+        done += 1
+        return one_epoch(*given)
+
+    with mock.patch.object(training, "train_one_epoch", counted), pytest.raises(Stopped):
+        project.run("train")
+
+
+def epochs_trained(project: Project) -> int:
+    with mock.patch.object(training, "train_one_epoch", side_effect=training.train_one_epoch) as trained:
+        project.run("train")
+    return trained.call_count
+
+
+def bytes_of(project: Project) -> dict[str, bytes]:
+    return {name: (project / name).read_bytes() for name in WRITTEN}
+
+
+def test_a_stopped_training_ends_with_the_same_bytes(done: Project, tmp_path: Path) -> None:
+    own = copy(done, tmp_path / "own")
+    stop_in_epoch(own, 1)
+    assert not (own / "model.pth").exists()
+    with mock.patch.object(probe, "features") as features:
+        assert epochs_trained(own) == 1
+    assert features.call_count == 0  # those of the checkpoint
+    assert bytes_of(own) == bytes_of(done)
+    assert not (own / "checkpoint").exists()
+
+
+def test_folds_that_are_trained_are_kept(folded: Project, tmp_path: Path) -> None:
+    """Three folds of two epochs, stopped in the last of the second and again in the first of the third."""
+    own = copy(folded, tmp_path / "own")
+    stop_in_epoch(own, 3)
+    stop_in_epoch(own, 1)
+    assert epochs_trained(own) == 2
+    assert bytes_of(own) == bytes_of(folded)
+
+
+def test_a_kill_while_outputs_are_written_costs_no_epoch(folded: Project, tmp_path: Path) -> None:
+    own = copy(folded, tmp_path / "own")
+    with mock.patch.object(files, "write_table", side_effect=Stopped), pytest.raises(Stopped):
+        own.run("train")
+    assert epochs_trained(own) == 0
+    assert bytes_of(own) == bytes_of(folded)
+
+
+@pytest.mark.parametrize("change", ["lr", "labels", "pixels", "code", "workers"])
+def test_only_the_same_training_is_carried_on(done: Project, tmp_path: Path, change: str) -> None:
+    own = copy(done, tmp_path / "own")
+    stop_in_epoch(own, 1)
+    settings = yaml.safe_load((own / "params.yaml").read_text())
+    if change == "lr":
+        settings["lr"] = 0.02
+    elif change == "workers":  # which changes how batches are made, and not what they are
+        settings["train"]["workers"] = 1
+    elif change == "labels":
+        text = (own / "clean" / "labels.csv").read_text()
+        (own / "clean" / "labels.csv").write_text(text.replace(",1,0\n", ",1,1\n", 1))
+    elif change == "pixels":
+        content = bytearray((own / "clean" / "pixels.npy").read_bytes())
+        content[-1] ^= 255
+        (own / "clean" / "pixels.npy").write_bytes(content)
+    (own / "params.yaml").write_text(yaml.safe_dump(settings))
+    digest = "0" if change == "code" else code.digest_of("stages.train")
+    with mock.patch.object(code, "digest_of", return_value=digest):
+        out = own.run("train").out
+    if change == "workers":
+        assert "carrying on behind 1 epochs" in out
+        assert bytes_of(own) == bytes_of(done)  # model.pth says nothing of the number of workers
+    else:
+        named = {"labels": "labels.csv", "pixels": "pixels.npy"}.get(change, change)
+        assert f"checkpoint is of a training with other {named}: set aside" in out
+        assert "carrying on" not in out
+        assert (own / "checkpoint.other" / "fold-0.pth").is_file()
+
+
+def test_an_interrupted_run_leaves_the_earlier_outputs(own: Project) -> None:
+    before = bytes_of(own)
+    stop_in_epoch(own, 1)
+    assert bytes_of(own) == before

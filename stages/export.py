@@ -135,6 +135,8 @@ def write_graph(members: Members, resolution: int, path: Path) -> None:
                 verbose=False,
             )
             program.save(str(path), external_data=False)  # type: ignore[union-attr]
+    except OSError:
+        raise
     except Exception as error:  # the exporter raises whatever a network leads it to
         raise UserError(f"PyTorch can't export this network to ONNX: {first_line(error)}") from None
 

@@ -99,6 +99,7 @@ def main() -> None:
             network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
             network.freeze(settings.freeze)
             if fold == 0:
+                checkpoint.check_space(args.checkpoint, network, settings.folds)
                 heard = early(backbone, inputs, how, settings, device, kept)
                 title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
                 print(models.opening(network, title), flush=True)

@@ -53,7 +53,7 @@ def main() -> None:
     pictures = decoding.in_order(partial(picture, args.images, frame, before), table["image"])
     usable = Usable(args, present)
     # The new store takes its name only once the verdict is good: a run that fails leaves the earlier one.
-    with before.store_of(usable.taken(pictures, table)) as store:
+    with before.store_of(usable.taken(pictures, table), len(table)) as store:
         table = table.iloc[usable.rows].reset_index(drop=True)
         found += usable.faults + one_class_faults(table, read.attributes, str(args.labels))
         summary = report.Validation(args.labels, read, table, found, settings.max_rejected)

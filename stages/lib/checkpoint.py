@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from stages.lib import files
+from stages.lib import files, tensors
 from stages.lib.errors import UserError, first_line
 
 OURS = re.compile(r"\.?(run|features|fold-\d+)\.(\d+\.)?(json|safetensors|pth)")  # with the number of a process: half written
@@ -73,8 +73,7 @@ class Fold:
         if self.path is None:
             return
         states = {} if finished else {name: part.state_dict() for name, part in moving.items()}
-        with files.replacing(self.path) as temporary, open(temporary, "wb") as opened:
-            torch.save({"finished": finished, "moving": states, "tables": dict(tables)}, opened)
+        tensors.write(self.path, {"finished": finished, "moving": states, "tables": dict(tables)})
 
 
 NOTHING_KEPT = Fold()
@@ -125,6 +124,14 @@ def opened(place: Path, run: Mapping[str, Any]) -> Iterator[Checkpoint]:
             place.rmdir()
     finally:
         os.close(lock)
+
+
+def check_space(place: Path, network: torch.nn.Module, folds: int) -> None:
+    """UserError where the disk is too small for the checkpoint, an old and a new one for a moment, and the model file."""
+    whole = sum(tensor.nbytes for tensor in network.state_dict().values())
+    trained = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
+    at_work = 2 * whole + 2 * trained  # now and at its best; AdamW keeps two numbers per parameter
+    files.check_space(place, 2 * at_work + 3 * folds * whole, "training (checkpoints and model)")
 
 
 def _locked(place: Path) -> int:

@@ -67,8 +67,8 @@ class Earlier:
         return index, dict(facts)
 
     @contextmanager
-    def store_of(self, pictures: Iterator[np.ndarray | int]) -> Iterator[Path]:
-        """Yield a file with the `pictures`, given as pixels or by their place in the earlier store.
+    def store_of(self, pictures: Iterator[np.ndarray | int], at_most: int) -> Iterator[Path]:
+        """Yield a file with the `pictures`, given as pixels or by their place in the earlier store; `at_most` so many.
 
         It becomes `pixels.npy` once the block ends without an error. Where every picture stands where it stood,
         the earlier file is that file, and nothing is written.
@@ -83,6 +83,7 @@ class Earlier:
         if self.rows and not moved and in_place == len(self.store):
             yield path
             return
+        files.check_space(self.out, at_most * self.frame.side**2 * 3, f"storing {at_most} pictures")
         all_of_them = chain(range(in_place), moved, pictures)
         with files.replacing(path) as temporary:
             read = (self.store[item] if isinstance(item, int) else item for item in all_of_them)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from stages.lib.errors import UserError, first_line
+from stages.lib.errors import SPACE, UserError, first_line
 
 MISSING = "NA"  # how an unknown value is written in every table of this project
 # Columns that are never numbers.
@@ -51,7 +52,8 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         _flush_folder(path.parent)
     except OSError as error:
-        error.filename = str(path)
+        if error.errno is not None:
+            error.filename = str(path)
         raise
 
 
@@ -75,6 +77,17 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"{path} can't be written: {error.strerror}") from None
+
+
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Raise UserError where the disk that `folder` lies on has fewer than `needed` free bytes for `what`."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        found = f"{what} needs about {needed / 2**20:,.0f} MiB, and the disk of {folder} has {free / 2**20:,.0f} MiB left"
+        raise UserError(f"{found}; {SPACE}")
 
 
 def remove_leftovers(path: Path) -> None:

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import backbones
+from stages.lib import backbones, tensors
 from stages.lib.errors import UserError, first_line
-from stages.lib.files import replacing
 from stages.lib.params import FREEZE_LEVELS
 from stages.lib.preprocessing import Preprocessing
 
@@ -158,9 +157,7 @@ def save(path: Path, saved: Saved) -> None:
     content = {item.name: getattr(saved, item.name) for item in fields(saved)}
     content |= {"format": FORMAT, "preprocessing": asdict(saved.preprocessing)}
     content["members"] = [{item.name: getattr(m, item.name) for item in fields(m)} for m in saved.members]
-    # Given a path, torch.save writes its name into the archive; given a file, equal models are equal bytes.
-    with replacing(path) as temporary, open(temporary, "wb") as opened:
-        torch.save(content, opened)
+    tensors.write(path, content)
 
 
 def load(path: Path) -> Saved:

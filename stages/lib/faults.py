@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -35,6 +36,9 @@ EFFECTS = {
     "byte_order_mark": NOTE,
 }
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell for a formula by
+LONGEST_NAME = 200  # characters of an attribute
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -56,6 +60,25 @@ def shown(text: object, longest: int = 60) -> str:
     """`text` safe for a terminal and a table: control characters escaped, long values clipped."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
+
+
+def unfit(name: str) -> str:
+    """Why `name` can't be an attribute's, or nothing: it stands in headings of tables, in figures and on terminals."""
+    if not name.isprintable():
+        return "holds a control character"
+    if name.startswith(FORMULA):
+        return "starts like a formula, which a spreadsheet would run"
+    return f"is longer than {LONGEST_NAME} characters" if len(name) > LONGEST_NAME else ""
+
+
+def attribute_names(content: Any) -> list[str]:
+    """The attributes that a model file names, which may be anything. ValueError for what no labels file could have named."""
+    if not isinstance(content, list) or not content or not all(isinstance(name, str) and name for name in content):
+        raise ValueError("its attributes are no list of names")
+    for name in content:
+        if why := unfit(name) or ("stands there twice" if content.count(name) > 1 else ""):
+            raise ValueError(f"attribute name '{shown(name)}' {why}")
+    return content
 
 
 def table(faults: Iterable[Fault]) -> pd.DataFrame:

@@ -26,10 +26,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from stages.lib.errors import SPACE, UserError, first_line
+from stages.lib.faults import FORMULA
 
 MISSING = "NA"  # how an unknown value is written in every table of this project
 # Columns that are never numbers.
 TEXT = ("image", "copy", "attribute", "sha256", "hash", "mirrored_hash", "recipe", "compared", "model", "reason")
+NAMES = ("image", "copy", "file")  # columns of files' names
 
 
 @contextmanager
@@ -142,13 +144,26 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV without an index; unknown values are written as NA."""
+    """Write a CSV without an index; unknown values are written as NA, texts as `harmless` makes them."""
     with replacing(path) as temporary:
-        texts = table.select_dtypes(["object", "string"])
+        names = table.select_dtypes(["object", "string"]).columns
+        table = table.assign(**{name: table[name].map(lambda cell, name=name: harmless(cell, name)) for name in names})
         # Python's writer leaves a lone carriage return bare, and readers end the row there.
-        returns = any(texts[column].astype(str).str.contains("\r", regex=False).any() for column in texts)
+        returns = any(table[name].astype(str).str.contains("\r", regex=False).any() for name in names)
         quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
         table.to_csv(temporary, index=False, na_rep=MISSING, lineterminator="\n", quoting=quoting)
+
+
+def harmless(cell: Any, column: str) -> Any:
+    """A text as no spreadsheet takes it for a formula: a file's name with ./ before it, which is the same file; others quoted."""
+    if isinstance(cell, str) and cell.startswith(FORMULA):
+        return f"./{cell}" if column in NAMES else f"'{cell}"
+    return cell
+
+
+def _as_it_was(cell: Any) -> Any:
+    """A file's name before `harmless`."""
+    return cell[2:] if isinstance(cell, str) and cell.startswith("./") and cell[2:].startswith(FORMULA) else cell
 
 
 def read_table(path: Path, made_by: str) -> pd.DataFrame:
@@ -166,7 +181,8 @@ def parse_table(text: str, name: str, made_by: str) -> pd.DataFrame:
     try:
         columns = pd.read_csv(io.StringIO(text), nrows=0).columns
         marks = {column: [MISSING] for column in columns if column not in TEXT}
-        return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=marks)
+        table = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=marks)
+        return table.assign(**{name: table[name].map(_as_it_was) for name in NAMES if name in table})
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{name} is not a table ({first_line(error)}); run 'dvc repro --force {made_by}'") from None
 

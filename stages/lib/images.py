@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import warnings
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".
 SUFFIXES = frozenset((*COMMON_SUFFIXES, ".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".tga"))
 # Not ICO and ICNS, which Pillow decodes before their size can be checked, and not PostScript, which is a program.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
+IN_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")  # where DVC keeps a file, by its MD5
 WHITE = (255, 255, 255)
 SAMPLING = Image.Resampling.BILINEAR  # with anti-aliasing, as torchvision's reference transforms
 ORIENTATION_TAG = 0x0112
@@ -74,15 +76,20 @@ class Frame:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """The path of image `name` in `folder`, or None where the name leaves the folder.
+    """The path of image `name` in `folder`, or None where the name, or a symbolic link it meets, leaves the folder.
 
-    Names are judged as text. A symbolic link that stands in the folder may lead elsewhere: its owner put it
-    there, and DVC itself can link its cache that way.
+    Links into a DVC cache are followed (`dvc config cache.type symlink` makes them); the folder itself may be a link.
     """
     plain = os.path.normpath(name)
     if os.path.isabs(plain) or plain.split(os.sep)[0] == os.pardir or "\0" in name or plain == os.curdir:
         return None
-    return folder / plain
+    path = folder / plain
+    # Most names meet no link, and finding that out is much cheaper than resolving every path.
+    if not any(os.path.islink(part) for part in (path, *path.parents[: plain.count(os.sep)])):
+        return path
+    target = os.path.realpath(path)
+    inner = target.startswith(os.path.join(os.path.realpath(folder), "")) or IN_CACHE.search(target)
+    return path if inner or not os.path.exists(target) else None
 
 
 def open_square(path: Path, frame: Frame) -> Opened:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.errors import UserError
-from stages.lib.faults import Fault, shown
+from stages.lib.faults import Fault, shown, unfit
 from stages.lib.files import MISSING
 
 TOKENS = {"1": 1.0, "0": 0.0, MISSING: np.nan}
@@ -155,7 +155,7 @@ def _attributes(path: Path, header: tuple[int, list[str]] | None, rows: list[tup
             if times[name] > 1
             else f"is what predictions call the probability of '{shown(of_other)}'"
             if of_other != name and of_other in times
-            else ""
+            else unfit(name)
         )
         if why:
             where = f"line {header[0] if header else 1}, column {position}"

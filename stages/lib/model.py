@@ -14,8 +14,9 @@ from torch import nn
 
 from stages.lib import backbones, tensors
 from stages.lib.errors import UserError, first_line
+from stages.lib.faults import attribute_names
 from stages.lib.params import FREEZE_LEVELS
-from stages.lib.preprocessing import Preprocessing
+from stages.lib.preprocessing import Preprocessing, parsed
 
 FORMAT = "image-attribute-tagger 1"
 
@@ -174,8 +175,38 @@ def load(path: Path) -> Saved:
         raise UserError(f"model {path} is not of this project's format ('{FORMAT}')")
     try:
         content = {item.name: content[item.name] for item in fields(Saved)}
-        content["preprocessing"] = Preprocessing(**content["preprocessing"])
+        content["preprocessing"] = parsed(content["preprocessing"])
         content["members"] = [Member(**member) for member in content["members"]]
-        return Saved(**content)
+        return _checked(Saved(**content))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"model {path} lacks a part: {error}; run 'dvc repro --force train'") from None
+    except ValueError as error:
+        raise UserError(f"model {path} can't be used: {error}; run 'dvc repro --force train'") from None
+
+
+def _checked(saved: Saved) -> Saved:
+    """ValueError for contents of the right names that are of the wrong kind; whether weights fit is seen in `networks`."""
+    attribute_names(saved.attributes)
+    if not isinstance(saved.backbone, str) or not isinstance(saved.hidden, int):
+        raise ValueError("backbone is no name, or hidden no whole number")
+    if (
+        not isinstance(saved.dropout, list)
+        or len(saved.dropout) != 2
+        or not all(0 <= float(share) < 1 for share in saved.dropout)
+    ):
+        raise ValueError("dropout is no pair of shares")
+    if not saved.members:
+        raise ValueError("it has no member")
+    for member in saved.members:
+        if not isinstance(member.state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in member.state.values()):
+            raise ValueError("a member's state is no mapping of tensors")
+        # Before a network of this size is made.
+        last = [tensor for name, tensor in member.state.items() if name.startswith("head.") and name.endswith(".weight")][-1:]
+        if not last or last[0].shape != (len(saved.attributes), saved.hidden or last[0].shape[-1]):
+            raise ValueError("the head's weights do not fit the attributes and the hidden layer")
+        weights = np.asarray(member.pos_weight, dtype=float)
+        if weights.shape != (len(saved.attributes),) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError("pos_weight is no list of numbers above 0, one per attribute")
+        if not all(torch.isfinite(tensor).all() for tensor in member.state.values()):
+            raise ValueError("it has weights that are no numbers")
+    return saved

@@ -18,7 +18,8 @@ import numpy as np
 
 from stages.lib import decisions
 from stages.lib.errors import UserError, first_line
-from stages.lib.preprocessing import Preprocessing, seen
+from stages.lib.faults import attribute_names
+from stages.lib.preprocessing import Preprocessing, parsed, seen
 
 FORMAT = "image-attribute-tagger onnx 1"
 INPUT, OUTPUT = "images", "log_odds"
@@ -49,10 +50,10 @@ class Portable:
         if self.metadata.get("format") != FORMAT:
             raise UserError(f"model {path} was not written by this project's export ('{FORMAT}'); run stages.export")
         try:
-            self.attributes: list[str] = json.loads(self.metadata["attributes"])
-            self.preprocessing = Preprocessing(**json.loads(self.metadata["preprocessing"]))
+            self.attributes: list[str] = attribute_names(json.loads(self.metadata["attributes"]))
+            self.preprocessing = parsed(json.loads(self.metadata["preprocessing"]))
             self._decision: dict[str, Any] = json.loads(self.metadata["decision"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"model {path} lacks a part of its metadata ({first_line(error)}); run stages.export again") from None
 
     def decision(self) -> tuple[decisions.Decision, np.ndarray]:

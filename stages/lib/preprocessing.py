@@ -5,8 +5,8 @@ PyTorch is imported where it is used: prediction with an ONNX model reads `Prepr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,33 @@ class Preprocessing:
     center_crop: float  # share of the side that is kept for evaluation and prediction
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+def parsed(content: Any) -> Preprocessing:
+    """From what a model file says, which may be anything. ValueError names what is wrong."""
+    expected = {item.name for item in fields(Preprocessing)}
+    if not isinstance(content, dict) or set(content) != expected:
+        raise ValueError(f"preprocessing must have {', '.join(sorted(expected))}")
+    for name, high in (("side", 2048), ("resolution", 1024)):
+        if not isinstance(content[name], int) or isinstance(content[name], bool) or not 1 <= content[name] <= high:
+            raise ValueError(f"{name} of the preprocessing is {content[name]!r:.50}, not a whole number from 1 to {high}")
+    if content["fit"] not in ("crop", "pad", "squash"):
+        raise ValueError(f"fit of the preprocessing is {content['fit']!r:.50}")
+    if not _number(content["center_crop"]) or not 0 < content["center_crop"] <= 1:
+        raise ValueError(f"center_crop of the preprocessing is {content['center_crop']!r:.50}, not a share")
+    if round(content["side"] * content["center_crop"]) < 1:
+        raise ValueError("the preprocessing leaves nothing of a picture")
+    for name in ("mean", "std"):
+        values = content[name]
+        if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_number, values)):
+            raise ValueError(f"{name} of the preprocessing is {values!r:.50}, not three numbers")
+    if min(content["std"]) <= 0:
+        raise ValueError(f"std of the preprocessing is {content['std']!r:.50}, not above 0")
+    return Preprocessing(**content | {name: tuple(content[name]) for name in ("mean", "std")})
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def seen(pictures: np.ndarray, how: Preprocessing) -> np.ndarray:

@@ -69,7 +69,9 @@ def _csv(path: Path, named: list[str], rows: Iterator[list[Any]]) -> None:
         writer.writerow(named)
         for cells in rows:
             # No reason is no text; a number that is not there is written as in every table of this project.
-            writer.writerow([*(files.MISSING if cell is None else cell for cell in cells[:-1]), cells[-1] or ""])
+            name, *others = cells[:-1]
+            cells_as_text = (files.MISSING if cell is None else cell for cell in others)
+            writer.writerow([files.harmless(name, "image"), *cells_as_text, cells[-1] or ""])
 
 
 def _jsonl(path: Path, named: list[str], rows: Iterator[list[Any]]) -> None:

@@ -34,6 +34,6 @@ def write(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as opened:
         told = _Told(opened)
         try:
-            torch.save(content, told)  # type: ignore[arg-type] - all that it asks for
+            torch.save(content, told)  # type: ignore[arg-type]
         except RuntimeError:
             raise told.error or RuntimeError(f"{path} can't be written") from None

@@ -213,8 +213,9 @@ def test_no_cell_of_a_table_starts_a_formula_and_names_come_back(tmp_path: Path,
         with open(tmp_path / place, newline="") as opened:
             cells = [cell for row in csv.reader(opened) for cell in row]
         assert not [cell for cell in cells if cell.startswith(FORMULA) and cell != "-1.5"]
-        assert files.read_table(tmp_path / place, "predict")["image"].iloc[0] == name
-    assert (tmp_path / "x").with_name(f"./{name}") == tmp_path / name  # the same file
+        if place == "t.csv" or name.isprintable():  # predict escapes other names itself
+            assert files.read_table(tmp_path / place, "predict")["image"].iloc[0] == name
+    assert tmp_path / f"./{name}" == tmp_path / name  # the same file
 
 
 # Sizes.
@@ -248,9 +249,9 @@ def bomb(side: int) -> bytes:
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused_by_its_size(tmp_path: Path) -> None:
-    (tmp_path / "bomb.png").write_bytes(bomb(40_000))
+    (tmp_path / "bomb.png").write_bytes(bomb(20_000))
     assert (tmp_path / "bomb.png").stat().st_size < 1_000_000
-    with pytest.raises(images.ImageFault, match="40000 x 40000 pixels, above the limit"):
+    with pytest.raises(images.ImageFault, match="20000 x 20000 pixels, above the limit"):
         images.open_square(tmp_path / "bomb.png", FRAME)
 
 
@@ -268,7 +269,7 @@ def test_the_pipeline_ends_well_on_a_folder_with_one_of_every_fault(done: Projec
         "empty.png": b"",
         "page.png": b"<html>404</html>",
         "cut.png": good[:200],
-        "bomb.png": bomb(40_000),
+        "bomb.png": bomb(20_000),
         "NA": good,
         "=cmd.png": (own / "images" / "2.png").read_bytes(),
         "b\x1b[2J.png": good,

@@ -58,7 +58,6 @@ def test_what_locked_packages_need_is_locked_too() -> None:
 
 
 def test_what_is_installed_satisfies_pyproject() -> None:
-    wrong = [
-        f"{asked}: {version}" for asked in ASKED if not asked.specifier.contains(version := metadata.version(asked.name), True)
-    ]
+    installed = {asked: metadata.version(asked.name) for asked in ASKED}
+    wrong = [f"{asked}: {version}" for asked, version in installed.items() if not asked.specifier.contains(version, True)]
     assert wrong == []

@@ -80,13 +80,9 @@ class Clone:
         if "--queue" in how:
             self.run("dvc", "queue", "start")
             self.run("dvc", "queue", "logs", "--follow", "bench")
-        return hashes(
-            self.run(
-                "git",
-                "show",
-                "refs/exps/" + self.run("git", "for-each-ref", "refs/exps").split("refs/exps/")[1].split()[0] + ":dvc.lock",
-            )
-        )
+        listed = self.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+        (reference,) = [name for name in listed if name.endswith("/bench")]
+        return hashes(self.run("git", "show", f"{reference}:dvc.lock"))
 
 
 def hashes(lock: str) -> dict[str, str]:
@@ -104,26 +100,29 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, scratch: Path) -> bool:
+    os.environ["OMP_NUM_THREADS"] = "1"
     first = Clone(scratch / "first", args.images, own=False)
-    reference = first.repro(OMP_NUM_THREADS="1")
+    reference = first.repro()
     print(f"first clone: {len(reference)} outputs", flush=True)
-    found = {"second clone": Clone(scratch / "second", args.images, own=False).repro(OMP_NUM_THREADS="1")}
+    same = True
+
+    def told(name: str, other: dict[str, str]) -> None:
+        nonlocal same
+        differ = [path for path in {**reference, **other} if reference.get(path) != other.get(path)]
+        print(f"{name}: {len(reference) - len(differ)} of {len(reference)} outputs equal", *differ, flush=True)
+        same = same and not differ
+
+    told("second clone", Clone(scratch / "second", args.images, own=False).repro())
     workers = Clone(scratch / "workers", args.images, own=False)
     workers.set({"train.workers": 2, "predict.workers": 2})
-    found["2 workers"] = workers.repro(OMP_NUM_THREADS="1")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    told("2 workers", workers.repro())
+    if args.threads:
+        threads(scratch, first, args.images)
     for how in ("--temp", "--queue"):
         for own in (False, True):
             clone = Clone(scratch / f"{how}-{own}", args.images, own)
-            found[f"exp run {how}, images {'by dvc add' if own else 'in git'}"] = clone.experiment(how)
-    for name, other in found.items():
-        differ = [path for path in {**reference, **other} if reference.get(path) != other.get(path)]
-        print(
-            f"{name}: {len(other) - len(differ)} of {len(reference)} outputs equal{'; differ: ' if differ else ''}{', '.join(differ)}"
-        )
-    if args.threads:
-        threads(scratch, first, args.images)
-    return all(other == reference for other in found.values())
+            told(f"exp run {how}, images {'by dvc add' if own else 'in git'}", clone.experiment(how))
+    return same
 
 
 def threads(scratch: Path, first: Clone, count: int) -> None:

@@ -57,7 +57,7 @@ def fit(
         CPU,
         lambda row: None,
         lambda epoch: 100 + epoch,
-        fold,
+        checkpoint=fold,
     )
 
 

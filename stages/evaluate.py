@@ -3,13 +3,14 @@
     python -m stages.evaluate
 
 Reads   models/model.pth, data/clean/{labels.csv, pixels.npy, splits.csv}, data/frozen.safetensors, metrics/stats.json,
-        metrics/early_word.csv, params.yaml (seed, folds, train.device, evaluate)
+        metrics/early_word.csv, params.yaml (seed, folds, data.labels, train.device, evaluate)
 Writes  models/decision.json       all from logits to decisions, tuned on rows that are not scored with it
+        models/MODEL_CARD.md       use, data, scores, thresholds and limits, for who gets the model
         metrics/evaluation.json    every score with its interval, the verdicts; metrics/scores.json: the few to compare by
         metrics/attributes.csv     the same per attribute, beside a constant and logistic regression on frozen features
         metrics/predictions.csv    label, probability and decision of every scored row
         metrics/review.csv         labels that the models contradict, and unknown ones of which they are sure
-        metrics/{pr,roc,confusion,reliability,histogram}.{csv,png}, metrics/scores.png
+        metrics/{pr,roc,confusion,reliability,histogram,sweep}.{csv,png}, metrics/scores.png
         metrics/errors.png, metrics/uncertain.png   the cells most worth a look, with Grad-CAM
 
 With one split the scored rows are the test rows; with folds every row is scored by the model that has not
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,8 @@ import torch
 
 from stages.lib import (
     assessment,
-    calibration,
+    card,
+    curves,
     decisions,
     evidence,
     files,
@@ -38,10 +41,8 @@ from stages.lib import (
     inference,
     labels,
     memory,
-    metrics,
     params,
     pixels,
-    plots,
     preprocessing,
     review,
     splits,
@@ -50,7 +51,7 @@ from stages.lib import (
 from stages.lib import model as models
 from stages.lib.errors import UserError, run_stage
 
-READS = ("seed", "folds", "train.device", "evaluate")
+READS = ("seed", "folds", "data.labels", "train.device", "evaluate")
 
 
 def main() -> None:
@@ -77,7 +78,8 @@ def main() -> None:
     files.write_json(args.metrics / "scores.json", findings.scores(table, macro))
     files.write_table(args.metrics / "attributes.csv", table.round(4))
     write_predictions(args.metrics / "predictions.csv", inputs, tested, outcome)
-    write_curves(args.metrics, inputs.saved.attributes, tested, outcome, table)
+    curves.write(args.metrics, inputs.saved.attributes, tested.logits, outcome, table)
+    files.write_text(args.card, card.text(subject_of(inputs, settings, fingerprint, len(tested.rows), goal), table, macro))
     early_verdicts = files.read_table(args.metrics / "early_word.csv", "train")["verdict"]
     looked_at = tested if settings.folds > 1 else held_out.joined([tested, tuned])
     write_to_look_at(args.metrics, inputs, looked_at, chosen, table, networks, device, regression, early_verdicts)
@@ -93,6 +95,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, default=Path("models/model.pth"))
     parser.add_argument("--decision", type=Path, default=Path("models/decision.json"), help="where the thresholds go")
+    parser.add_argument("--card", type=Path, default=Path("models/MODEL_CARD.md"), help="where the model card goes")
     parser.add_argument("--metrics", type=Path, default=Path("metrics"), help="folder for figures, and of stats.json")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     return parser.parse_args()
@@ -115,6 +118,11 @@ def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
     return held_out.Inputs(saved, store, list(table["image"]), targets, groups, parts, stats, features, early)
 
 
+def subject_of(inputs: held_out.Inputs, settings: Any, fingerprint: str, n_scored: int, goal: decisions.Goal) -> card.Subject:
+    saved, labelled = inputs.saved, (settings.data.labels, inputs.targets, inputs.groups)
+    return card.Subject(fingerprint, saved.backbone, saved.settings, *labelled, n_scored, settings.folds, goal_in_words(goal))
+
+
 def write_predictions(path: Path, inputs: held_out.Inputs, tested: held_out.Scored, outcome: evidence.Outcome) -> None:
     """One row per image and attribute."""
     n_images, n_attributes = outcome.targets.shape
@@ -129,30 +137,6 @@ def write_predictions(path: Path, inputs: held_out.Inputs, tested: held_out.Scor
         "base_rate": decisions.probabilities(outcome.constant).ravel().round(6),
     }
     files.write_table(path, pd.DataFrame(columns))
-
-
-def write_curves(
-    folder: Path, attributes: list[str], tested: held_out.Scored, outcome: evidence.Outcome, table: pd.DataFrame
-) -> None:
-    """The tables that `dvc plots` draws, and the pictures of them."""
-    probabilities = decisions.probabilities(outcome.log_odds)
-    pr, roc = metrics.curves(attributes, outcome.targets, probabilities)
-    confusion = metrics.confusion(attributes, outcome.targets, outcome.decided.astype(float))
-    before, after = (
-        calibration.reliability(attributes, outcome.targets, p).assign(probabilities=when)
-        for when, p in (("as the network says", decisions.probabilities(tested.logits)), ("corrected and scaled", probabilities))
-    )
-    histogram = metrics.histogram(attributes, outcome.targets, probabilities)
-    tables = {"pr": pr, "roc": roc, "confusion": confusion, "reliability": pd.concat([before, after]), "histogram": histogram}
-    for name, content in tables.items():
-        files.write_table(folder / f"{name}.csv", content.round(4))
-    plots.scores(folder / "scores.png", table)
-    plots.curves(folder / "pr.png", pr, "recall", "precision", table, "ap", "Precision and recall, with AP")
-    title = "ROC, with the area under it"
-    plots.curves(folder / "roc.png", roc, "false_positive_rate", "true_positive_rate", table, "roc_auc", title)
-    plots.confusion(folder / "confusion.png", confusion)
-    plots.reliability(folder / "reliability.png", before, after)
-    plots.histogram(folder / "histogram.png", histogram, table)
 
 
 def write_to_look_at(

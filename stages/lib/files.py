@@ -115,9 +115,12 @@ def write_json(path: Path, content: Mapping[str, Any], exact: bool = False) -> N
 
     Raises ValueError for a NaN or an infinity: DVC can't compare them, so undefined figures are left out.
     """
+    write_text(path, json.dumps(content if exact else _rounded(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        text = json.dumps(content if exact else _rounded(content), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:

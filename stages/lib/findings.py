@@ -21,12 +21,10 @@ def figures(table: pd.DataFrame, macro: dict[str, float], n_images: int) -> dict
 
 def scores(table: pd.DataFrame, macro: dict[str, float]) -> dict[str, float]:
     """The content of scores.json: the few numbers by which experiments are compared in a narrow table."""
-    names = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "f1", "skill", "ece")
-    # As training counts it, with pos_weight and before calibration: it need not agree with the skill, which is without both.
-    weighted = {"weighted_loss": macro["loss"], "weighted_loss_constant": macro["loss_constant"]}
+    names = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "f1", "skill")
     learned = int((table["verdict"] == verdicts.LEARNED).sum())
     more = [name for name in ("ap_fold_mean", "ap_fold_std") if name in macro]
-    return _defined({name: macro[name] for name in (*names, *more)} | weighted) | {"learned": learned}
+    return _defined({name: macro[name] for name in (*names, *more)}) | {"learned": learned}
 
 
 def _defined(row: dict[str, Any]) -> dict[str, Any]:

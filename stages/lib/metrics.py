@@ -96,6 +96,26 @@ def confusion(attributes: list[str], targets: np.ndarray, decisions: np.ndarray)
     return pd.DataFrame(rows, columns=["attribute", "actual", "decided", "images", "share"])
 
 
+def sweep(attributes: list[str], targets: np.ndarray, probabilities: np.ndarray, chosen: np.ndarray) -> pd.DataFrame:
+    """Precision, recall and F1 per attribute at the thresholds 0, 0.01, ... 1, and at `chosen` (n_attributes,); long form.
+
+    `targets` (NaN for unknown) and `probabilities` have shape (n_images, n_attributes). Attributes without a known positive
+    are left out, and so is precision where nothing is called present. `chosen` is 1 in the rows of the threshold in use.
+    """
+    grid = np.arange(101) / 100
+    rows: list[tuple[str, float, str, float, int]] = []
+    for column, name in enumerate(attributes):
+        known = ~np.isnan(targets[:, column])
+        truth, score = targets[known, column], probabilities[known, column]
+        if not truth.sum():
+            continue
+        for threshold, is_chosen in sorted([*((at, 0) for at in grid), (float(chosen[column]), 1)]):
+            found = _decision_scores(truth, (score >= threshold).astype(float))
+            values = ((what, found[what]) for what in ("precision", "recall", "f1"))
+            rows += [(name, threshold, what, value, is_chosen) for what, value in values if not np.isnan(value)]
+    return pd.DataFrame(rows, columns=["attribute", "threshold", "score", "value", "chosen"])
+
+
 def histogram(attributes: list[str], targets: np.ndarray, probabilities: np.ndarray, bins: int = 20) -> pd.DataFrame:
     """Cells per attribute, label (present, absent, unknown) and bin of probability, long form; `share` is of the label's cells.
 

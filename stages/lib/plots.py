@@ -158,6 +158,25 @@ def histogram(path: Path, table: pd.DataFrame, attributes: pd.DataFrame) -> None
     _save(figure, path)
 
 
+def sweep(path: Path, table: pd.DataFrame) -> None:
+    """Precision, recall and F1 against the threshold, with the one in use, a panel per attribute; `table` is of metrics.sweep."""
+    figure, panels = _panels(table, width=2.8, height=2.6)
+    for number, (name, panel) in enumerate(panels):
+        own = table[table["attribute"] == name]
+        for score, colour in (("precision", "tab:blue"), ("recall", "tab:orange"), ("f1", "tab:green")):
+            rows = own[own["score"] == score]
+            panel.plot(rows["threshold"], rows["value"], color=colour, label="F1" if score == "f1" else score)
+        panel.axvline(
+            own.loc[own["chosen"] == 1, "threshold"].iloc[0], color="black", linestyle="--", linewidth=1, label="in use"
+        )
+        panel.set(xlim=(0, 1), ylim=(-0.03, 1.03))
+        if number == 0:
+            panel.legend(frameon=False, fontsize=8)
+    figure.supxlabel("threshold")
+    figure.supylabel("score")
+    _save(figure, path)
+
+
 def _panels(table: pd.DataFrame, width: float, height: float, most: int = 12) -> tuple[plt.Figure, list[tuple[str, plt.Axes]]]:
     """A figure with a titled panel for each attribute of `table` (the first twelve), four across; sizes in inches."""
     names = list(pd.unique(table["attribute"]))[:most]

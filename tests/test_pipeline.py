@@ -101,9 +101,13 @@ def ran(output: str) -> list[str]:
 def test_first_run_writes_every_output(clone: Clone):
     assert clone.dvc("status").strip().endswith("Data and pipelines are up to date.")
     scores = json.loads((clone.folder / "metrics/scores.json").read_text())
-    assert {"ap", "ap_constant", "ap_features", "weighted_loss", "learned"} <= set(scores)
+    assert {"ap", "ap_constant", "ap_features", "learned"} <= set(scores)
     evaluation = json.loads((clone.folder / "metrics/evaluation.json").read_text())
     assert {"ap", "known", "verdict"} <= set(evaluation["attributes"]["bright"])
+    card = (clone.folder / "models/MODEL_CARD.md").read_text()
+    assert "data/mine/labels.txt" in card
+    assert "| bright |" in card
+    assert "nan" not in card.lower()
     predictions = (clone.folder / "data/predictions.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in predictions] == ["image", "36.png", "37.png", "38.png", "39.png", "page.png"]
     assert "page.png,not an image: it is an HTML page" in (clone.folder / "data/unreadable.csv").read_text()
@@ -117,7 +121,7 @@ def test_second_run_does_nothing(clone: Clone):
 def test_git_sees_only_what_should_be_committed(clone: Clone):
     tracked = clone._git(clone.folder, "ls-files", "data/clean", "models", "metrics").split()
     names = ("evaluation", "scores", "stats", "train", "validation")
-    assert tracked == [f"metrics/{name}.json" for name in names]
+    assert tracked == [*(f"metrics/{name}.json" for name in names), "models/MODEL_CARD.md"]
 
 
 def test_freeze_reruns_train_and_what_follows(clone: Clone):
@@ -149,7 +153,7 @@ def test_readable_answers(clone: Clone):
     page = (clone.folder / "page" / "index.html").read_text()
     assert all(
         title in page
-        for title in ("Loss per epoch", "Precision and recall", "ROC", "Confusion", "Reliability", "AP per attribute")
+        for title in ("Loss per epoch", "Precision and recall", "ROC", "Confusion", "Reliability", "Scores by threshold")
     )
     shutil.rmtree(clone.folder / "page")
 

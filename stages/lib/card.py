@@ -58,7 +58,7 @@ def _opening(subject: Subject, rows: list[dict[str, Any]]) -> str:
         "# Model card\n\n"
         "Written by `dvc repro evaluate` from this run's numbers; do not edit.\n\n"
         f"- Model: `models/model.pth` (SHA-256 starts with `{subject.fingerprint[:12]}`), {models}, "
-        f"backbone `{subject.backbone}` ({chosen})\n"
+        f"backbone {_code(subject.backbone)} ({chosen})\n"
         f"- Tags: {names}\n"
         "- Output: a calibrated probability and a decision for each tag; tags do not exclude each other"
     )
@@ -79,7 +79,7 @@ def _data(subject: Subject, rows: list[dict[str, Any]]) -> str:
         f"| {_plain(row['attribute'])} | {positive} | {count - positive} | {n_images - count} |"
         for row, count, positive in zip(rows, known.tolist(), positives.tolist(), strict=True)
     ]
-    about = f"{n_images} usable images of `{_plain(subject.labels)}`. Near-copies of others among them: {copies}"
+    about = f"{n_images} usable images of {_code(subject.labels)}. Near-copies of others among them: {copies}"
     return (
         f"## Data\n\n{about}; copies stay on one side of every split.\n\n"
         "| tag | present | absent | unknown |\n|---|--:|--:|--:|\n" + "\n".join(lines)
@@ -155,3 +155,8 @@ def _how_to() -> str:
 def _plain(text: object) -> str:
     """A name that can't break a Markdown table, or become markup."""
     return "".join(f"\\{c}" if c in "\\`*_|<>[]#$" else c for c in shown(text))
+
+
+def _code(text: str) -> str:
+    """As code, in which nothing is markup but the backtick."""
+    return "`" + shown(text).replace("`", "'") + "`"

@@ -69,10 +69,9 @@ def test_scores_are_few_and_defined(tmp_path: Path) -> None:
     assert read["learned"] == 2
     assert "f1" not in read
     assert "ap_fold_mean" not in read
-    kept = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "skill", "ece")
+    kept = ("ap", "ap_low", "ap_high", "ap_constant", "ap_features", "roc_auc", "skill")
     assert {name: read[name] for name in kept} == {name: macro_of()[name] for name in kept}
-    assert (read["weighted_loss"], read["weighted_loss_constant"]) == (0.6, 0.7)
-    assert set(read) == {*kept, "learned", "weighted_loss", "weighted_loss_constant"}
+    assert set(read) == {*kept, "learned"}
 
 
 def test_scores_of_folds_are_there_where_there_are_folds() -> None:

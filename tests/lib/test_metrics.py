@@ -248,3 +248,37 @@ def test_histogram_without_cells_of_a_label() -> None:
     assert list(table["share"]) == [0.5, 0.5, 0, 0, 0, 0]
     assert metrics.histogram(["a"], np.empty((0, 1)), np.empty((0, 1)))["cells"].sum() == 0
     assert len(metrics.histogram([], np.empty((4, 0)), np.empty((4, 0)))) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sweep_is_what_decisions_at_each_threshold_would_get(seed: int) -> None:
+    targets, scores = drawn(seed)
+    chosen = np.array([0.337, 0.5, 1.0])  # between two of the grid, on one, at the end
+    table = metrics.sweep(NAMES, targets, scores, chosen)
+    for column, name in enumerate(NAMES):
+        truth, score = known_column(targets, scores, column)
+        own = table[table["attribute"] == name]
+        assert list(own.loc[own["chosen"] == 1, "threshold"].unique()) == [chosen[column]]
+        assert set(own.loc[own["chosen"] == 0, "threshold"].round(9)) == {number / 100 for number in range(101)}
+        assert own["threshold"].is_monotonic_increasing
+        for row in own.itertuples():
+            called = [s >= row.threshold for s in score]
+            hits = sum(t and c for t, c in zip(truth, called, strict=True))
+            expected = {
+                "precision": hits / sum(called) if any(called) else math.nan,
+                "recall": hits / sum(truth),
+                "f1": 2 * hits / (sum(called) + sum(truth)),
+            }
+            assert row.value == pytest.approx(expected[row.score])
+        # Where nothing is called present there is no precision, and no row of it.
+        lowest = own.groupby("score")["threshold"].count()
+        assert lowest["recall"] == lowest["f1"] == 102
+        highest = max(score)
+        assert own.loc[own["score"] == "precision", "threshold"].max() <= highest
+
+
+def test_sweep_leaves_out_what_has_no_positive() -> None:
+    targets = np.array([[np.nan, 0.0, 1.0], [np.nan, 0.0, np.nan]])
+    table = metrics.sweep(NAMES, targets, np.full((2, 3), 0.5), np.full(3, 0.5))
+    assert set(table["attribute"]) == {"c"}
+    assert metrics.sweep([], np.empty((4, 0)), np.empty((4, 0)), np.empty(0)).empty

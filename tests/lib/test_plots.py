@@ -88,6 +88,12 @@ def draw_histogram(n_attributes: int, unknown: bool = False) -> Draw:
     return lambda path: plots.histogram(path, table, attributes_table(names))
 
 
+def draw_sweep(n_attributes: int, unknown: bool = False) -> Draw:
+    names, targets, scores = scored(n_attributes, unknown)
+    table = metrics.sweep(names, targets, scores, np.linspace(0.2, 0.8, n_attributes))
+    return lambda path: plots.sweep(path, table)
+
+
 def draw_all_named(name: str) -> list[Draw]:
     """Every figure with a panel, a line or a row for one attribute of this name."""
     _, targets, values = scored(1)
@@ -100,6 +106,7 @@ def draw_all_named(name: str) -> list[Draw]:
         lambda path: plots.scores(path, table),
         lambda path: plots.reliability(path, before, before),
         lambda path: plots.histogram(path, metrics.histogram([name], targets, values), table),
+        lambda path: plots.sweep(path, metrics.sweep([name], targets, values, np.array([0.5]))),
     ]
 
 
@@ -133,6 +140,10 @@ FIGURES = {
     "histogram of thirteen": draw_histogram(13),
     "histogram of nothing known": draw_histogram(1, unknown=True),
     "histogram of no attribute": draw_histogram(0),
+    "sweep": draw_sweep(3),
+    "sweep of thirteen": draw_sweep(13),
+    "sweep with an unknown": draw_sweep(2, unknown=True),
+    "sweep of nothing known": draw_sweep(1, unknown=True),
 }
 
 
@@ -148,7 +159,7 @@ def test_a_figure_is_a_png_and_nothing_else_is_left(tmp_path: Path, draw: Draw) 
     assert plt.get_fignums() == []
 
 
-@pytest.mark.parametrize("name", ["loss", "pr", "roc", "confusion", "scores", "reliability", "histogram"])
+@pytest.mark.parametrize("name", ["loss", "pr", "roc", "confusion", "scores", "reliability", "histogram", "sweep"])
 def test_the_same_data_give_the_same_bytes(tmp_path: Path, name: str) -> None:
     for path in ("one.png", "two.png"):
         FIGURES[name](tmp_path / path)
@@ -162,7 +173,8 @@ def test_other_data_give_another_figure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("draw", "most"), [(draw_confusion, 12), (draw_histogram, 12), (draw_reliability, 12), (draw_scores, 30)]
+    ("draw", "most"),
+    [(draw_confusion, 12), (draw_histogram, 12), (draw_reliability, 12), (draw_sweep, 12), (draw_scores, 30)],
 )
 def test_what_does_not_fit_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[[int], Draw], most: int
@@ -226,4 +238,15 @@ def test_scores_stand_beside_their_verdict_in_the_order_of_the_table(tmp_path: P
         np.testing.assert_array_equal(constant, table[f"{score}_constant"][::-1])
         ends = [sorted(segment[:, 0]) for segment in panel.collections[0].get_segments()]
         np.testing.assert_allclose(ends, table[[f"{score}_low", f"{score}_high"]][::-1])
+    plt.close(figure)
+
+
+def test_the_threshold_in_use_stands_in_its_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: seen.append(figure))
+    draw_sweep(3)(tmp_path / "x.png")
+    (figure,) = seen
+    for panel, threshold in zip(figure.axes, (0.2, 0.5, 0.8), strict=False):
+        assert len(panel.get_lines()) == 4  # precision, recall, F1, the threshold
+        assert list(panel.get_lines()[-1].get_xdata()) == pytest.approx([threshold, threshold])
     plt.close(figure)

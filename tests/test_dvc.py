@@ -1,0 +1,126 @@
+"""What a DVC user types around the pipeline: the graph, a queued grid, overlaid plots, taking a winner over, a remote.
+
+test_pipeline has `dvc repro`, `dvc exp run -S freeze=layer4`, the diffs, `dvc metrics show` and `dvc plots show`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.test_pipeline import Clone, make_images
+
+ROOT = Path(__file__).parents[1]
+STAGES = {"validate", "stats", "train", "evaluate", "predict"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """As test_pipeline's, with the smallest network and one epoch: what is learned does not matter here."""
+    made = Clone(tmp_path_factory.mktemp("clone"))
+    make_images(made.folder / "data" / "mine", np.random.default_rng(0))
+    path = made.folder / "params.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings |= {"backbone": "test_resnet", "weights": "none", "epochs": 1}
+    settings["data"] = {"images": "data/mine/images", "labels": "data/mine/labels.txt"}
+    settings["predict"]["images"] = "data/mine/new"
+    settings["validate"]["side"] = 48
+    settings["train"] |= {"resolution": 32, "batch_size": 8, "hidden": 16}
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    made.commit("start")
+    made.dvc("repro")
+    made.commit("first run")
+    return made
+
+
+@pytest.fixture(scope="module")
+def grid(clone: Clone) -> list[str]:
+    """Names of two experiments that went through the queue; only evaluate and predict run in them."""
+    assert clone.dvc("exp", "run", "--queue", "-S", "evaluate.threshold=precision,recall").count("Queued experiment") == 2
+    clone.dvc("exp", "run", "--run-all", "-j", "1")
+    return clone.dvc("exp", "list", "--name-only").split()
+
+
+def test_the_graph_has_the_five_stages_and_nothing_else(clone: Clone) -> None:
+    drawn = clone.dvc("dag", "--dot")
+    assert set(re.findall(r'"([^"]+)"', drawn)) == STAGES
+
+
+def test_every_stage_says_what_it_does(clone: Clone) -> None:
+    listed = clone.dvc("stage", "list").strip().splitlines()
+    assert {line.split()[0] for line in listed} == STAGES
+    assert all("Outputs" not in line for line in listed)  # what DVC writes where a description is missing
+
+
+def test_a_queued_grid_leaves_two_experiments_and_the_workspace_as_it_was(clone: Clone, grid: list[str]) -> None:
+    assert len(grid) == 2
+    assert "evaluate.threshold: precision" not in clone.dvc("status")
+    assert clone._git(clone.folder, "status", "--porcelain") == ""
+
+
+def test_the_table_of_the_readme_is_narrow(clone: Clone, grid: list[str]) -> None:
+    """The flags that the README gives leave settings and scores, and none of the files that stages depend on."""
+    (command,) = set(re.findall(r"^ +dvc (exp show .*--drop '.*?')", readme(), re.MULTILINE))
+    *options, drop = re.fullmatch(r"(.*?) --drop '(.*)'", command).groups()  # type: ignore[union-attr]
+    shown = clone.dvc(*" ".join(options).split(), "--drop", drop, "--csv")
+    columns = next(csv.reader(io.StringIO(shown)))
+    assert "evaluate.threshold" in columns
+    assert {"f1", "val_ap", "ap"} & set(columns)
+    assert not [column for column in columns if "/" in column or column.endswith(".py")]
+    assert len(columns) < 13
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text() + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
+
+
+def test_plots_of_experiments_are_laid_over_each_other(clone: Clone, grid: list[str]) -> None:
+    clone.dvc("plots", "diff", "main", *grid, "-o", "page")
+    page = (clone.folder / "page" / "index.html").read_text()
+    titles = [next(iter(plot)) for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"] if isinstance(plot, dict)]
+    assert len(titles) >= 9
+    for title in titles:
+        assert page.count(f'"text": "{title}"') == 1, title
+    assert all(f'"rev": "{name}"' in page for name in ("main", *grid))
+
+
+def test_the_winner_is_taken_over(clone: Clone, grid: list[str]) -> None:
+    clone.dvc("exp", "apply", grid[0])
+    goal = yaml.safe_load((clone.folder / "params.yaml").read_text())["evaluate"]["threshold"]
+    assert goal in ("precision", "recall")
+    assert clone.dvc("status").strip().endswith("Data and pipelines are up to date.")
+    clone._git(clone.folder, "checkout", "-q", ".")
+    clone.dvc("checkout")
+    clone.dvc("exp", "branch", grid[1], "the-other")
+    assert "the-other" in clone._git(clone.folder, "branch")
+
+
+def test_a_plain_folder_is_a_remote(clone: Clone, grid: list[str], tmp_path: Path) -> None:
+    """Push here, pull in another clone: the same bytes, nothing to run, and the model by its name."""
+    clone.dvc("remote", "add", "-d", "store", str(tmp_path / "store"))
+    clone.commit("remote")
+    clone._git(clone.folder, "-c", "user.name=t", "-c", "user.email=t@localhost", "tag", "-a", "tagger@v1.0.0", "-m", "first")
+    clone.dvc("push")
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "origin")], check=True)
+    clone._git(clone.folder, "remote", "add", "origin", str(tmp_path / "origin"))
+    clone._git(clone.folder, "push", "-q", "origin", "HEAD:refs/heads/main", "--tags")
+    clone.dvc("exp", "push", "origin", grid[0])
+
+    other = Clone.__new__(Clone)
+    other.folder = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", "-b", "main", str(tmp_path / "origin"), str(other.folder)], check=True)
+    other.dvc("pull")
+    for name in ("models/model.pth", "models/decision.json", "data/predictions.csv"):
+        assert (other.folder / name).read_bytes() == (clone.folder / name).read_bytes()
+    assert other.dvc("status").strip().endswith("Data and pipelines are up to date.")
+    other.dvc("exp", "pull", "origin", grid[0])
+    assert other.dvc("exp", "list", "--name-only").split() == [grid[0]]
+    other.dvc("artifacts", "get", str(tmp_path / "origin"), "tagger", "-o", "got.pth")
+    assert (other.folder / "got.pth").read_bytes() == (clone.folder / "models/model.pth").read_bytes()

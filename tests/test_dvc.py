@@ -53,10 +53,11 @@ def test_the_graph_has_the_five_stages_and_nothing_else(clone: Clone) -> None:
     assert set(re.findall(r'"([^"]+)"', drawn)) == STAGES
 
 
-def test_every_stage_says_what_it_does(clone: Clone) -> None:
+def test_every_stage_says_what_it_does_in_one_line(clone: Clone) -> None:
     listed = clone.dvc("stage", "list").strip().splitlines()
     assert {line.split()[0] for line in listed} == STAGES
     assert all("Outputs" not in line for line in listed)  # what DVC writes where a description is missing
+    assert all("…" not in line for line in listed)  # a longer one is cut
 
 
 def test_a_queued_grid_leaves_two_experiments_and_the_workspace_as_it_was(clone: Clone, grid: list[str]) -> None:

@@ -85,6 +85,7 @@ def main() -> None:
     write_to_look_at(args.metrics, inputs, looked_at, chosen, table, networks, device, regression, early_verdicts)
     print(findings.summary(table, macro, where(len(tested.rows), settings.folds), goal_in_words(goal)))
     print(f"  to look at: {args.metrics}/scores.png, errors.png, uncertain.png; labels to check: {args.metrics}/review.csv")
+    print(f"  what the model is good for, to hand on with it: {args.card}")
 
 
 def arguments() -> argparse.Namespace:

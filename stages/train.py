@@ -15,6 +15,8 @@ Writes  models/model.pth         self-sufficient: weights, attributes, preproces
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +48,7 @@ from stages.lib import (
     plots,
     probe,
     splits,
+    team,
     training,
     trunk,
 )
@@ -87,9 +90,15 @@ def main() -> None:
     args = arguments()
     memory.keep_freed()
     settings = params.load(args.params, READS)
-    device = inference.device_of(settings.train.device)
+    if settings.train.processes > 1 and "WORLD_SIZE" not in os.environ:  # torchrun has started them already
+        sys.exit(team.launch(settings.train.processes, [sys.executable, "-m", "stages.train", *sys.argv[1:]]))
+    with team.opened(inference.device_of(settings.train.device)) as (crew, device):
+        train(args, settings, crew, device)
+
+
+def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torch.device) -> None:
     inputs = read_inputs(args)
-    with checkpoint.opened(args.checkpoint, description(args, settings, device)) as kept:
+    with checkpoint.opened(args.checkpoint, description(args, settings, device), crew) as kept:
         fits, members = [], []
         for fold in range(settings.folds):
             torch.manual_seed(seed_for(settings.seed, "head", fold))
@@ -98,17 +107,19 @@ def main() -> None:
             how = preprocessing(backbone, settings)
             network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
             network.freeze(settings.freeze)
-            if fold == 0:
+            if fold == 0 and crew.rank == 0:
                 checkpoint.check_space(args.checkpoint, network, settings.folds)
                 heard = early(backbone, inputs, how, settings, device, kept)
                 title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
                 print(models.opening(network, title), flush=True)
-            if settings.train.head_start == "regression":
+            if settings.train.head_start == "regression" and crew.rank == 0:  # the others begin with the first one's weights
                 start_head(network, heard.features, inputs, settings, fold)
-            result, pos_weight = fit_fold(network, inputs, how, settings, fold, device, kept.fold(fold))
+            result, pos_weight = fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))
             members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
             fits.append(result)
-        write_outputs(args, settings, inputs, how, fits, members, heard)
+        crew.wait()  # for those that still read the checkpoint, which goes now
+        if crew.rank == 0:
+            write_outputs(args, settings, inputs, how, fits, members, heard)
 
 
 def arguments() -> argparse.Namespace:
@@ -188,6 +199,7 @@ def fit_fold(
     how: Preprocessing,
     settings: Any,
     fold: int,
+    crew: team.Team,
     device: torch.device,
     kept: checkpoint.Fold,
 ) -> tuple[training.Fit, np.ndarray]:
@@ -199,18 +211,17 @@ def fit_fold(
     pictures = augment.TrainingPictures(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
     )
-    feed = feeding.Feed(pictures, settings.train.batch_size, feeding.workers_of(settings.train.workers, device))
+    feed = feeding.Feed(pictures, settings.train.batch_size, feeding.workers_of(settings.train.workers, device), crew)
     network = network.cpu().to(memory_format=torch.channels_last)
     frozen, rest = trunk.split(network, how.resolution)
-    prepared = trunk.Prepared(frozen.to(device), inputs.store, val_rows, how, device)
-    started = settings.train.head_start == "regression"
+    prepared = trunk.Prepared(frozen.to(device), inputs.store, crew.part(val_rows), how, device)
 
     def batches(epoch: int) -> Iterator[mixing.Weighted]:
         mixed = mixing.mixed(feed.batches(epoch), settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
         return trunk.through(frozen, mixed, device)
 
     def evaluate(trained: models.Tagger) -> dict[str, float]:
-        logits, targets = prepared.logits(trained), inputs.targets[val_rows]
+        logits, targets = crew.put_together(prepared.logits(trained)), inputs.targets[val_rows]
         val_loss = metrics.mean_loss(logits, targets, pos_weight)
         return {"val_loss": val_loss, "val_ap": metrics.macro(metrics.average_precision(targets, logits))}
 
@@ -237,9 +248,10 @@ def fit_fold(
         recipe,
         device,
         lambda row: print(training.progress(row, len(train_rows), settings.epochs), flush=True),
-        lambda epoch: seed_for(seed, "dropout", epoch),
-        started,
+        lambda epoch: seed_for(seed, "dropout", epoch, *[crew.rank] * (crew.rank > 0)),
+        settings.train.head_start == "regression",
         kept,
+        crew,
     )
     feed.close()
     result.state = trunk.joined(network, result.state)

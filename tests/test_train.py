@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import yaml
 
 from stages.lib import assessment, inference
 from stages.lib.preprocessing import to_input
-from tests.project import CPU, Project, one_message
+from tests.project import CPU, ROOT, Project, one_message
 
 
 def test_train_leaves_its_tables(done: Project) -> None:
@@ -112,3 +114,30 @@ def test_training_and_scoring_may_see_other_sizes(own: Project) -> None:
     own.run("train")
     assert own.inputs(1).saved.preprocessing.resolution == 48
     own.run("evaluate")
+
+
+def test_two_processes_train_what_one_does(own: Project) -> None:
+    """As `train.processes: 2` starts them; without dropout, whose masks differ. Rounding grows over the steps."""
+    settings = yaml.safe_load((own / "params.yaml").read_text()) | {"dropout": 0.0, "backbone": "test_resnet"}
+    found = []
+    for processes in (1, 2):
+        settings["train"]["processes"] = processes
+        (own / "params.yaml").write_text(yaml.safe_dump(settings))
+        (own / "model.pth").unlink()
+        if processes == 1:
+            own.run("train")
+        else:
+            places = ["--clean", own / "clean", "--model", own / "model.pth", "--frozen", own / "frozen.safetensors"]
+            places += ["--metrics", own / "metrics", "--params", own / "params.yaml", "--checkpoint", own / "checkpoint"]
+            command = [sys.executable, "-m", "stages.train", *map(str, places)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+            assert done.stdout.count("kept epoch") == 1
+        found.append(yaml.safe_load((own / "metrics" / "train.json").read_text()))
+    assert found[1] == pytest.approx(found[0], rel=5e-3)
+    with (own / "params.yaml").open("w") as opened:
+        yaml.safe_dump(settings | {"lr": 1e30, "weights": "none"}, opened)
+    failed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.count("error: ") == 1
+    assert "Traceback" not in failed.stderr

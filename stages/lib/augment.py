@@ -58,6 +58,7 @@ class TrainingPictures(Dataset):
         self.how = how
         self.seed = seed
         self.epoch = 0
+        self.resolution = resolution
         self.transform = transforms(strength, resolution)
         self.erase = v2.RandomErasing(strength.erasing)
 

@@ -25,6 +25,7 @@ import torch
 
 from stages.lib import files, tensors
 from stages.lib.errors import UserError, first_line
+from stages.lib.team import ALONE, Team
 
 OURS = re.compile(r"\.?(run|features|fold-\d+)\.(\d+\.)?(json|safetensors|pth)")  # with the number of a process: half written
 
@@ -38,10 +39,10 @@ class Stateful(Protocol):
 
 
 class Fold:
-    """The checkpoint of one fold, a file; without `path` nothing is kept."""
+    """The checkpoint of one fold, a file; without `path` nothing is kept. Of a team only the first process `writes`."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None = None, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def load(self, moving: Mapping[str, Stateful]) -> dict[str, Any]:
         """Bring `moving`, by name, to where it was when the file was written; {} where there is none.
@@ -70,7 +71,7 @@ class Fold:
 
     def save(self, moving: Mapping[str, Stateful], tables: Mapping[str, Any], finished: bool) -> None:
         """Write all that `load` needs. Once training is `finished` only the `tables` are kept."""
-        if self.path is None:
+        if self.path is None or not self.writes:
             return
         states = {} if finished else {name: part.state_dict() for name, part in moving.items()}
         tensors.write(self.path, {"finished": finished, "moving": states, "tables": dict(tables)})
@@ -82,11 +83,11 @@ NOTHING_KEPT = Fold()
 class Checkpoint:
     """The folder `place`, which belongs to one training."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, place: Path, writes: bool = True) -> None:
+        self.place, self.writes = place, writes
 
     def fold(self, number: int) -> Fold:
-        return Fold(self.place / f"fold-{number}.pth")
+        return Fold(self.place / f"fold-{number}.pth", self.writes)
 
     def features(self, compute: Callable[[], np.ndarray], n_rows: int) -> np.ndarray:
         """The frozen features, shape (n_rows, n_features): those that are there, or else what `compute` gives."""
@@ -101,7 +102,19 @@ class Checkpoint:
 
 
 @contextmanager
-def opened(place: Path, run: Mapping[str, Any]) -> Iterator[Checkpoint]:
+def opened(place: Path, run: Mapping[str, Any], members: Team = ALONE) -> Iterator[Checkpoint]:
+    """`held` by the first of `members`; the others read what it has found there."""
+    if members.rank == 0:
+        with held(place, run) as kept:
+            members.wait()
+            yield kept
+    else:
+        members.wait()
+        yield Checkpoint(place, writes=False)
+
+
+@contextmanager
+def held(place: Path, run: Mapping[str, Any]) -> Iterator[Checkpoint]:
     """The checkpoint at `place` of the training that `run` describes, empty where it is of another; removed at the end.
 
     After an error it stays. UserError where another process trains there, or where the folder holds other files.

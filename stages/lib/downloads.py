@@ -60,7 +60,7 @@ def weights_of(name: str, ways_out: str, cache: Path | None = None, endpoint: st
         if config and config.hf_hub_id:
             return _of_hub(name, config.hf_hub_id, config.hf_hub_filename, cache, endpoint)
         if config and config.url:
-            return _of_url(name, config.url, cache or Path(torch.hub.get_dir()) / "checkpoints")
+            return _of_url(name, str(config.url), cache or Path(torch.hub.get_dir()) / "checkpoints")
         raise Refused("timm knows none")
     except (Refused, OSError) as error:
         why = str(error) if isinstance(error, Refused) else first_line(error)

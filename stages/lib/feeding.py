@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stages.lib import decoding
 from stages.lib.augment import TrainingPictures
+from stages.lib.team import ALONE, Team
 
 # Of a CPU that trains on all of its cores: one process augments more pictures than eight cores can train with.
 CORES_PER_WORKER = 8
@@ -32,11 +33,11 @@ class Feed:
     """Batches of `pictures`, epoch after epoch, from worker processes that start once and work ahead.
 
     They prepare the next epoch's first batches while the last one is evaluated. Batches are the same for any number of
-    workers; without any they are prepared when they are asked for.
+    workers; without any they are prepared when they are asked for. In a team every process gets its part of each batch.
     """
 
-    def __init__(self, pictures: TrainingPictures, size: int, workers: int) -> None:
-        self.pictures, self.size, self.workers = pictures, size, workers
+    def __init__(self, pictures: TrainingPictures, size: int, workers: int, members: Team = ALONE) -> None:
+        self.pictures, self.size, self.workers, self.members = pictures, size, workers, members
         self.waited = 0.0  # seconds, over all epochs
         self._running: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
         self._next_epoch = -1
@@ -46,16 +47,21 @@ class Feed:
         started = time.perf_counter()
         if epoch != self._next_epoch:
             # Without a generator of its own the loader would draw from the one that dropout draws from.
-            own, plan = torch.Generator(), _Plan(self.pictures, self.size, epoch)
+            own, plan = torch.Generator(), _Plan(self.pictures, self.size, self.members, epoch)
             loader = DataLoader(_Numbered(self.pictures), batch_sampler=plan, num_workers=self.workers, generator=own)
             self._running = iter(loader)
         self._next_epoch = -1  # until the epoch is through, nobody can carry on from here
-        for _ in range(self.pictures.n_batches(self.size)):
-            batch = next(self._running)
+        for indices in self.pictures.order(epoch, self.size):
+            batch = next(self._running) if self.members.part(indices) else self._nothing()
             self.waited += time.perf_counter() - started
             yield batch
             started = time.perf_counter()
         self._next_epoch = epoch + 1
+
+    def _nothing(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The part of a process where a batch has fewer pictures than there are processes."""
+        side = self.pictures.resolution
+        return torch.empty(0, 3, side, side), torch.empty(0, self.pictures.targets.shape[1])
 
     def close(self) -> None:
         """End the worker processes."""
@@ -65,14 +71,15 @@ class Feed:
 class _Plan:
     """Which pictures stand in which batch, without end, as (epoch, index)."""
 
-    def __init__(self, pictures: TrainingPictures, size: int, epoch: int) -> None:
-        self.pictures, self.size, self.epoch = pictures, size, epoch
+    def __init__(self, pictures: TrainingPictures, size: int, members: Team, epoch: int) -> None:
+        self.pictures, self.size, self.members, self.epoch = pictures, size, members, epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
         while True:
             for indices in self.pictures.order(epoch, self.size):
-                yield [(epoch, index) for index in indices]
+                if own := self.members.part(indices):
+                    yield [(epoch, index) for index in own]
             epoch += 1
 
 

@@ -68,6 +68,7 @@ class Train:
     patience: int = setting(at_least=1)
     device: str = setting(one_of=("auto", "cpu", "cuda"))
     workers: int | str = setting(or_word="auto", at_least=0)
+    processes: int = setting(at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
+from torch import nn
 
 from stages.lib import backbones, loss
 from stages.lib.checkpoint import NOTHING_KEPT, Fold, Stateful
 from stages.lib.errors import UserError
 from stages.lib.mixing import Weighted
 from stages.lib.model import Tagger
+from stages.lib.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,21 @@ def fit(
     epoch_seed: Callable[[int], int],
     score_start: bool = False,
     checkpoint: Fold = NOTHING_KEPT,
+    members: Team = ALONE,
 ) -> Fit:
     """Train until `recipe.epochs`, or until `recipe.patience` epochs brought no better validation loss.
 
-    `batches(epoch)` yields (what the network takes, targets, weights of the cells); `evaluate` scores the network; `log` gets
-    each epoch's row. With `score_start` the network as it comes competes too, as epoch 0. What `checkpoint` holds is carried
-    on with; whatever goes on from epoch to epoch must be in `moving`, or in the result.
+    `batches(epoch)` yields (what the network takes, targets, weights of the cells), for a team this process's part of them;
+    `evaluate` scores the network; `log` gets each epoch's row. With `score_start` the network as it comes competes too, as
+    epoch 0. What `checkpoint` holds is carried on with; whatever goes on from epoch to epoch must be in `moving`, or in the
+    result.
     Raises UserError for a loss that is not finite, and for a GPU that runs out of memory.
     """
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe), fused=True)
     weight = torch.tensor(pos_weight, dtype=torch.float32, device=device)
-    moving: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
+    trained = members.joined(network)
     averaged = ModelEmaV3(network, recipe.ema) if recipe.ema else None
+    moving: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
     if averaged:
         moving["averaged"] = averaged
     result = Fit(**checkpoint.load(moving))
@@ -110,7 +115,7 @@ def fit(
         epoch, started = len(result.epochs) + 1, time.perf_counter()
         torch.manual_seed(epoch_seed(epoch))  # for dropout
         train_loss = train_one_epoch(
-            network, averaged, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result
+            trained, averaged, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result, members
         )
         seconds = time.perf_counter() - started
         result.seconds += seconds
@@ -135,7 +140,7 @@ def keep_if_better(result: Fit, network: Tagger, epoch: int, scores: dict[str, f
 
 
 def train_one_epoch(
-    network: Tagger,
+    network: nn.Module,
     averaged: ModelEmaV3 | None,
     batches: Iterable[Weighted],
     n_batches: int,
@@ -145,8 +150,12 @@ def train_one_epoch(
     device: torch.device,
     epoch: int,
     result: Fit,
+    members: Team = ALONE,
 ) -> float:
-    """One pass; appends to `result.iterations` and returns the mean loss over the epoch's known labels."""
+    """One pass; appends to `result.iterations` and returns the mean loss over the epoch's known labels.
+
+    Of a team, each process has its part of every batch, and the numbers are those of the whole batch.
+    """
     network.train()
     total = known = 0.0
     for images, targets, cell_weights in batches:
@@ -156,9 +165,11 @@ def train_one_epoch(
             group["lr"] = group["base_lr"] * factor
         try:
             logits = network(images.to(device))
-            batch_sum, batch_known = loss.masked_sum(logits, targets.to(device), weight, cell_weights.to(device))
+            own_sum, own_known = loss.masked_sum(logits, targets.to(device), weight, cell_weights.to(device))
+            batch_sum, batch_known = members.total(own_sum, own_known)
+            # Divided by the whole batch's known labels; times the size, since the team takes the mean of its gradients.
+            (own_sum * members.size / batch_known.clamp(min=1)).backward()
             value = batch_sum / batch_known.clamp(min=1)
-            value.backward()
         except torch.cuda.OutOfMemoryError:
             raise UserError("the GPU is out of memory: lower train.batch_size or train.resolution") from None
         if not torch.isfinite(value):

@@ -96,7 +96,7 @@ class Prepared:
         rest.eval()
         with torch.inference_mode():
             found = [rest(batch).float().cpu().numpy() for batch in self._batches()]
-        return np.concatenate(found).astype(np.float64)
+        return np.concatenate(found).astype(np.float64) if found else np.empty((0, 0))
 
     def _batches(self) -> Iterator[torch.Tensor]:
         if self.kept:

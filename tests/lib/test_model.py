@@ -55,10 +55,11 @@ def copy_of_state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def two_steps(network: model.Tagger, side: int = SIDE, recipe: training.Recipe = RECIPE) -> None:
     torch.manual_seed(1)
-    batches = [(torch.randn(3, 3, side, side), torch.tensor([[1.0, 0.0], [0.0, torch.nan], [1.0, 1.0]])) for _ in range(2)]
+    targets = torch.tensor([[1.0, 0.0], [0.0, torch.nan], [1.0, 1.0]])
+    batches = [(torch.randn(3, 3, side, side), targets, torch.ones(3, 2)) for _ in range(2)]
     optimizer = torch.optim.AdamW(training.parameter_groups(network, recipe))
     weight, device = torch.ones(2), torch.device("cpu")
-    training.train_one_epoch(network, batches, 2, optimizer, weight, recipe, device, 1, training.Fit())
+    training.train_one_epoch(network, None, batches, 2, optimizer, weight, recipe, device, 1, training.Fit())
 
 
 @pytest.mark.parametrize("freeze", FREEZE_LEVELS)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 
-from stages.lib import backbones, images
+from stages.lib import backbones, downloads, images
 from stages.lib.errors import UserError
 
 # Small pictures gain nothing from a second thread, and lose much where another process computes too.
@@ -241,31 +240,19 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_executed(tmp_path: Path) ->
     assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("error", [OSError("Name or service not known\nmore"), RuntimeError(""), ConnectionError("refused")])
-def test_weights_that_can_not_be_fetched_name_three_ways_out(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    asked = []
-
-    def offline(name: str, pretrained: bool = False, **_: object) -> None:
-        asked.append((name, pretrained))
-        raise error
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError) as caught:
-        backbones.create("resnet18", "pretrained", 64)
-    message = str(caught.value)
-    assert asked == [("resnet18", True)]  # no silent second try with random weights
-    assert "the pretrained weights of resnet18 can't be fetched" in message
-    assert (str(error).split("\n")[0] or "RuntimeError") in message
-    for way_out in ("backbone=tf_efficientnet_lite0", "weights=path/to/state_dict.pth", "weights=none"):
-        assert way_out in message
-
-
 def test_resnet50_means_the_weights_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    small = timm.create_model("resnet18", num_classes=0)
-    monkeypatch.setattr(timm, "create_model", lambda name, **how: asked.append((name, how["pretrained"])) or small)
-    backbones.create("resnet50", "pretrained", 64)
-    assert asked == [("resnet50.tv_in1k", True)]
+    def refuse(name: str, _: str) -> None:
+        raise UserError(name)
+
+    monkeypatch.setattr(downloads, "weights_of", refuse)
+    with pytest.raises(UserError, match=r"^resnet50\.tv_in1k$"):  # and no silent second try with random weights
+        backbones.create("resnet50", "pretrained", 64)
+
+
+@pytest.mark.parametrize("weights", ["none", "pretrained"])
+def test_unknown_weights_of_a_known_backbone_name_the_valid_ones(weights: str) -> None:
+    with pytest.raises(UserError, match=r"no weights 'resnet50\.foo'; valid: .*resnet50\.tv_in1k"):
+        backbones.create("resnet50.foo", weights, 64)
 
 
 def test_mean_and_std_are_those_of_the_weights() -> None:
@@ -278,3 +265,12 @@ def test_mean_and_std_are_those_of_the_weights() -> None:
 def test_resolution_that_does_not_suit_the_backbone(name, resolution):
     with pytest.raises(UserError, match=rf"{name} can't .*resolution {resolution}"):
         backbones.create(name, "none", resolution)
+
+
+def test_a_network_of_fixed_size_says_that_it_can_not_take_another():
+    backbone = backbones.create("test_vit", "none", 96)
+    with pytest.raises(UserError) as caught:
+        backbones.check_resolution(backbone, "test_vit", 128)
+    assert "test_vit can't see pictures of 128 pixels, as train.resolution or train.test_resolution asks" in str(caught.value)
+    assert "trained at 160" in str(caught.value)
+    backbones.check_resolution(backbone, "test_vit", 96)

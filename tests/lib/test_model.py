@@ -21,6 +21,17 @@ from stages.lib.preprocessing import Preprocessing
 # Small pictures gain nothing from a second thread, and lose much where another process computes too.
 torch.set_num_threads(1)
 
+# Two steps on timm's own small ones, of the families that the large ones below leave out.
+SMALL_FAMILIES = (
+    "test_resnet",
+    "test_efficientnet",
+    "test_convnext",
+    "test_vit",
+    "test_byobnet",
+    "mobilenetv3_small_050",
+    "regnetx_002",
+    "swin_tiny_patch4_window7_224",
+)
 BACKBONES = ("resnet50", "efficientnet_b0", "tf_efficientnet_lite0", "convnext_tiny", "vit_tiny_patch16_224")
 SIDE = 64
 SMALL = "test_resnet"  # timm's own for tests: 0.4 million parameters
@@ -82,6 +93,22 @@ def test_frozen_stays_bit_identical_and_the_rest_trains(backbone: str, freeze: s
     if freeze != "none":
         assert frozen
     assert any(name.startswith("head.") for name in trained)
+
+
+@pytest.mark.parametrize("backbone", SMALL_FAMILIES)
+def test_every_family_freezes(backbone: str) -> None:
+    """What lies before layer3 gets no gradient and stays bit-identical, BatchNorm statistics included; the rest trains."""
+    torch.manual_seed(0)
+    network = model.Tagger(backbones.create(backbone, "none", 96), 2, 0, (0.0,))
+    table = model.parameter_table(network)
+    assert [name for name, count, _ in table if count == 0] == []
+    network.freeze("layer3")
+    before = copy_of_state(network)
+    two_steps(network, 96)
+    after, parameters = network.state_dict(), dict(network.named_parameters())
+    assert {name for name, p in parameters.items() if p.grad is not None} == {n for n in parameters if network.level(n) >= 3}
+    assert [name for name in before if network.level(name) < 3 and not torch.equal(before[name], after[name])] == []
+    assert [name for name in parameters if network.level(name) >= 3 and torch.equal(before[name], after[name])] == []
 
 
 @pytest.mark.parametrize("freeze", FREEZE_LEVELS)

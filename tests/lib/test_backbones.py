@@ -268,9 +268,11 @@ def test_resolution_that_does_not_suit_the_backbone(name, resolution):
 
 
 def test_a_network_of_fixed_size_says_that_it_can_not_take_another():
-    backbone = backbones.create("test_vit", "none", 96)
+    backbone = backbones.create("vit_tiny_patch16_224", "none", 96)
     with pytest.raises(UserError) as caught:
-        backbones.check_resolution(backbone, "test_vit", 128)
-    assert "test_vit can't see pictures of 128 pixels, as train.resolution or train.test_resolution asks" in str(caught.value)
-    assert "trained at 160" in str(caught.value)
-    backbones.check_resolution(backbone, "test_vit", 96)
+        backbones.check_resolution(backbone, "vit_tiny_patch16_224", 128)
+    assert "vit_tiny_patch16_224 can't see pictures of 128 pixels, as train.resolution or train.test_resolution asks" in str(
+        caught.value
+    )
+    assert "trained at 224" in str(caught.value)
+    backbones.check_resolution(backbone, "vit_tiny_patch16_224", 96)

@@ -1,15 +1,19 @@
-# make repro: environment, then the pipeline.  make test: environment, then the tests.
+# make repro: environment, then the pipeline.  make test: environment, then the tests.  make bench: speed, as a table.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 LOCK := requirements.lock
 
-.PHONY: repro test install lint lock
+.PHONY: repro test bench install lint lock
 
 repro: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 test: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+
+# make bench BENCH="--images FOLDER --count 480"
+bench: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m tests.bench.speed $(BENCH)
 
 install: .venv/.installed
 

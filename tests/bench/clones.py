@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SHRUNK = {"epochs": 1, "validate.side": 96, "train.resolution": 64, "freeze": "layer4"}
+SHRUNK = {"epochs": 1, "validate.side": 96, "train.resolution": 64, "train.test_resolution": 64, "freeze": "layer4"}
 
 
 class Clone:

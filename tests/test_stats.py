@@ -51,7 +51,7 @@ def slow_model(rows: list[list[float]], low: float, high: float) -> dict[str, di
 @pytest.mark.parametrize(("folds", "seed"), [(1, 0), (3, 7)])
 def test_outputs(run_stage, settings_file, tmp_path, folds, seed):
     table, groups = make_clean(tmp_path / "clean", 90)
-    changes = {"folds": folds, "seed": seed, "stats.pos_weight_max": 2.5}
+    changes = {"folds": folds, "seed": seed, "stats.pos_weight": "balanced", "stats.pos_weight_max": 2.5}
     done = run(run_stage, tmp_path, settings_file(changes))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

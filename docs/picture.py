@@ -1,6 +1,6 @@
 """The README's picture, from what the last run has written: the first new images with their tags, and the scores.
 
-    python docs/picture.py          # after `dvc repro`
+    python -m docs.picture          # after `dvc repro`
 
 Reads   data/predictions.csv, metrics/attributes.csv, params.yaml (predict.images)
 Writes  docs/overview.jpg
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import pandas as pd
 import yaml
 from matplotlib import pyplot as plt
 from PIL import Image
+
+from stages.lib import plots
 
 ROOT = Path(__file__).parents[1]
 SHOWN = 6
@@ -35,22 +33,11 @@ def main() -> None:
         tags = [f"{name} {row[f'{name}_probability']:.0%}" for name in scores["attribute"] if row[name] == 1]
         panel.set_title("\n".join([", ".join(tags[:2]), ", ".join(tags[2:])]).strip() or "nothing", fontsize=8)
         panel.axis("off")
-    draw_scores(right.subplots(), scores.iloc[::-1])
+    panel = right.subplots()
+    plots.draw_score(panel, scores.iloc[::-1], "ap", "average precision")
+    panel.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2, frameon=False, fontsize=8)
     right.suptitle("test images: how good that is, and how sure", fontsize=11)
     figure.savefig(ROOT / "docs/overview.jpg", dpi=100, pil_kwargs={"quality": 85})
-
-
-def draw_scores(panel: plt.Axes, scores: pd.DataFrame) -> None:
-    at = range(len(scores))
-    panel.hlines(at, scores["ap_low"], scores["ap_high"], color="tab:blue", linewidth=4, alpha=0.4, label="95 % interval")
-    panel.plot(scores["ap"], at, "o", color="tab:blue", label="this model")
-    panel.plot(scores["ap_features"], at, "D", color="tab:orange", markersize=5, label="regression on frozen features")
-    panel.plot(scores["ap_constant"], at, "|", color="black", markersize=16, label="a constant")
-    panel.set_yticks(at, [f"{row.attribute}\n{row.verdict}" for row in scores.itertuples()], fontsize=9)
-    panel.set(xlabel="average precision", xlim=(-0.02, 1.02), ylim=(-0.6, len(scores) - 0.4))
-    panel.grid(axis="x", color="0.9")
-    panel.set_axisbelow(True)
-    panel.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2, frameon=False, fontsize=8)
 
 
 if __name__ == "__main__":

@@ -301,7 +301,8 @@ def write_outputs(
     files.write_table(args.metrics / "early_word.csv", heard.table.round(4))
     files.write_table(args.metrics / "iterations.csv", iterations.round(6))
     files.write_table(args.metrics / "epochs.csv", epochs.round(6))
-    plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"])
+    kept = [fit.epoch for fit in fits]
+    plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"], kept)
     files.write_json(args.metrics / "train.json", {k: v for k, v in figures.items() if not np.isnan(v)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -11,28 +10,11 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from stages.lib import params
+from stages.lib import code, params
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = ["validate", "stats", "train", "evaluate", "predict"]
-
-
-def imported(module: str, seen: set[str]) -> set[str]:
-    """Files of this project that `module` imports, directly or not, wherever the import statement stands."""
-    path = module.replace(".", "/") + ".py"
-    if path in seen or not (ROOT / path).is_file():
-        return seen
-    seen.add(path)
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                imported(alias.name, seen)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported(node.module, seen)
-            for alias in node.names:
-                imported(f"{node.module}.{alias.name}", seen)
-    return seen
 
 
 def test_five_stages_in_order():
@@ -42,7 +24,7 @@ def test_five_stages_in_order():
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_the_imports(stage: str):
     declared = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.endswith(".py")}
-    assert declared == imported(f"stages.{stage}", set())
+    assert declared == code.files_of(f"stages.{stage}")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -11,11 +11,10 @@ import re
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from tests.test_pipeline import Clone, make_images
+from tests.test_pipeline import Clone, first_run
 
 ROOT = Path(__file__).parents[1]
 STAGES = {"validate", "stats", "train", "evaluate", "predict"}
@@ -24,20 +23,8 @@ STAGES = {"validate", "stats", "train", "evaluate", "predict"}
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """As test_pipeline's, with the smallest network and one epoch: what is learned does not matter here."""
-    made = Clone(tmp_path_factory.mktemp("clone"))
-    make_images(made.folder / "data" / "mine", np.random.default_rng(0))
-    path = made.folder / "params.yaml"
-    settings = yaml.safe_load(path.read_text())
-    settings |= {"backbone": "test_resnet", "weights": "none", "epochs": 1}
-    settings["data"] = {"images": "data/mine/images", "labels": "data/mine/labels.txt"}
-    settings["predict"]["images"] = "data/mine/new"
-    settings["validate"]["side"] = 48
-    settings["train"] |= {"resolution": 32, "batch_size": 8, "hidden": 16}
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    made.commit("start")
-    made.dvc("repro")
-    made.commit("first run")
-    return made
+    small = {"backbone": "test_resnet", "weights": "none", "epochs": 1}
+    return first_run(tmp_path_factory.mktemp("clone"), small)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,13 +78,13 @@ def make_images(folder: Path, rng: np.random.Generator) -> None:
     (folder / "labels.txt").write_text("\n".join([*rows, "cut.png 1 1"]) + "\n")
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    made = Clone(tmp_path_factory.mktemp("clone"))
+def first_run(folder: Path, small: dict[str, Any]) -> Clone:
+    """A clone with pictures of its own and the settings `small`, after `dvc repro` and a commit."""
+    made = Clone(folder)
     make_images(made.folder / "data" / "mine", np.random.default_rng(0))
     path = made.folder / "params.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings |= SMALL | {"data": {"images": "data/mine/images", "labels": "data/mine/labels.txt"}}
+    settings |= small | {"data": {"images": "data/mine/images", "labels": "data/mine/labels.txt"}}
     settings["predict"]["images"] = "data/mine/new"
     settings["validate"]["side"] = 48
     settings["train"] |= {"resolution": 32, "test_resolution": 32, "batch_size": 8, "hidden": 16, "head_start": "random"}
@@ -92,6 +93,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     made.dvc("repro")
     made.commit("first run")
     return made
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return first_run(tmp_path_factory.mktemp("clone"), SMALL)
 
 
 def ran(output: str) -> list[str]:

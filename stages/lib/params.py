@@ -57,9 +57,9 @@ class Stats:
 @dataclass(frozen=True, kw_only=True)
 class Train:
     resolution: int = setting(at_least=32, at_most=1024)
+    test_resolution: int = setting(at_least=32, at_most=1024)
     center_crop: float = setting(above=0, at_most=1)
     batch_size: int = setting(at_least=2)
-    test_resolution: int = setting(at_least=32, at_most=1024)
     hidden: int = setting(at_least=0)
     head_start: str = setting(one_of=STARTS)
     ema: float = setting(at_least=0, below=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,9 +18,10 @@ from stages.lib import files
 DPI = 110
 
 
-def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, constant: float) -> None:
+def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, constant: float, kept: Sequence[int]) -> None:
     """Iteration against training loss, with the validation loss per epoch and the kept epoch marked.
 
+    `kept` is the epoch of each fold, 0 for a network that was best before it was trained, which no point stands for.
     `constant` is the validation loss of the best constant. Folds are drawn over each other.
     """
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -32,9 +34,10 @@ def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, const
         own = epochs[epochs["fold"] == fold]
         last = rows.groupby("epoch")["iteration"].max().reindex(own["epoch"]).to_numpy()
         axes.plot(last, own["val_loss"], "o-", color="tab:orange", markersize=4, label="validation" if once else None)
-        best = int(np.argmin(own["val_loss"].to_numpy()))
-        label = f"kept: epoch {own['epoch'].iloc[best]}" if iterations["fold"].nunique() == 1 else "kept" if once else None
-        axes.plot(last[best], own["val_loss"].iloc[best], "*", color="tab:red", markersize=15, label=label)
+        if kept[number]:
+            label = f"kept: epoch {kept[number]}" if len(kept) == 1 else "kept" if once else None
+            best = int(np.flatnonzero(own["epoch"] == kept[number])[0])
+            axes.plot(last[best], own["val_loss"].iloc[best], "*", color="tab:red", markersize=15, label=label)
     axes.set(xlabel="iteration", ylabel="weighted loss", title="Loss while training")
     # One wild batch must not flatten the rest.
     axes.set_ylim(0, max(1.5 * constant, iterations["loss"].quantile(0.99)))
@@ -84,25 +87,26 @@ def scores(path: Path, table: pd.DataFrame, most: int = 30) -> None:
     shown = table.head(most).iloc[::-1]
     height = 1.6 + 0.5 * max(1, len(shown))
     figure, panels = plt.subplots(1, 2, figsize=(10, height), layout="constrained", sharey=True)
-    at = np.arange(len(shown))
-    for panel, name, title, constant in (
-        (panels[0], "ap", "AP", shown["ap_constant"]),
-        (panels[1], "roc_auc", "ROC-AUC", shown["roc_auc_constant"]),
-    ):
-        value, low, high = (shown[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high"))
-        # An interval that is corrected for bias need not hold the point itself: it is drawn as a line of its own.
-        panel.hlines(at, low, high, color="tab:blue", linewidth=3, alpha=0.45, label="95 % interval")
-        panel.plot(value, at, "o", color="tab:blue", label="this model")
-        panel.plot(shown[f"{name}_features"], at, "D", color="tab:orange", markersize=5, label="regression on frozen features")
-        panel.plot(constant, at, "|", color="black", markersize=14, label="a constant")
-        panel.set(xlabel=title, xlim=(-0.02, 1.02))
-        panel.grid(axis="x", color="0.9")
-        panel.set_axisbelow(True)
-    panels[0].set_yticks(at, [f"{_plain(row.attribute)}\n{row.verdict}" for row in shown.itertuples()], fontsize=9)
-    panels[0].set_ylim(-0.6, max(1, len(shown)) - 0.4)
+    for panel, name, title in ((panels[0], "ap", "AP"), (panels[1], "roc_auc", "ROC-AUC")):
+        draw_score(panel, shown, name, title)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     _save(figure, path)
+
+
+def draw_score(panel: plt.Axes, rows: pd.DataFrame, name: str, title: str) -> None:
+    """One score of the attributes in `rows` of attributes.csv, from below, with intervals and reference points."""
+    at = np.arange(len(rows))
+    value, low, high = (rows[column].to_numpy(float) for column in (name, f"{name}_low", f"{name}_high"))
+    # An interval that is corrected for bias need not hold the point itself: it is drawn as a line of its own.
+    panel.hlines(at, low, high, color="tab:blue", linewidth=3, alpha=0.45, label="95 % interval")
+    panel.plot(value, at, "o", color="tab:blue", label="this model")
+    panel.plot(rows[f"{name}_features"], at, "D", color="tab:orange", markersize=5, label="regression on frozen features")
+    panel.plot(rows[f"{name}_constant"], at, "|", color="black", markersize=14, label="a constant")
+    panel.set(xlabel=title, xlim=(-0.02, 1.02), ylim=(-0.6, max(1, len(rows)) - 0.4))
+    panel.set_yticks(at, [f"{_plain(row.attribute)}\n{row.verdict}" for row in rows.itertuples()], fontsize=9)
+    panel.grid(axis="x", color="0.9")
+    panel.set_axisbelow(True)
 
 
 def reliability(path: Path, before: pd.DataFrame, after: pd.DataFrame) -> None:

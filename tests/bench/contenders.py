@@ -30,6 +30,7 @@ from stages.lib import (
     inference,
     loss,
     memory,
+    mixing,
     model,
     params,
     pixels,
@@ -146,7 +147,7 @@ def ours(spec: Spec) -> Measures:
     file = spec.folder / "pixels.npy"
     count = pixels.write(file, decoding.in_order(open_one, spec.paths), how.side)
     store, rows = pixels.read(file), np.arange(count)
-    pictures = augment.TrainingPictures(store, rows, targets(count), how, spec.augment, 0)
+    pictures = augment.TrainingPictures(store, rows, targets(count), how, spec.resolution, spec.augment, 0)
     feed = feeding.Feed(pictures, spec.batch, feeding.workers_of("auto", device()))
     frozen, rest = trunk.split(network, spec.resolution)
     frozen, rest = frozen.to(device()), rest.to(device())
@@ -160,9 +161,10 @@ def ours(spec: Spec) -> Measures:
         """Gives the share of the time that was spent waiting for data."""
         started, before = time.perf_counter(), feed.waited
         epoch = next(epochs)
-        batches = trunk.through(frozen, feed.batches(epoch), device())
+        mixed = mixing.mixed(feed.batches(epoch), spec.augment.mix, spec.augment.mix_alpha, epoch)
+        batches = trunk.through(frozen, mixed, device())
         steps = pictures.n_batches(spec.batch)
-        training.train_one_epoch(rest, batches, steps, optimizer, weight, recipe, device(), epoch, result)
+        training.train_one_epoch(rest, None, batches, steps, optimizer, weight, recipe, device(), epoch, result)
         return (feed.waited - before) / (time.perf_counter() - started)
 
     def evaluate_first() -> None:

@@ -75,7 +75,7 @@ def test_goals_of_a_threshold(settings_file, goal, minimum):
 
 def test_unknown_key_names_its_neighbour_and_the_valid_ones(settings_file):
     message = problem(settings_file({"train.batchsize": 8}))
-    assert "train.batchsize: unknown setting; did you mean 'batch_size'? valid here: resolution, center_crop" in message
+    assert "train.batchsize: unknown setting; did you mean 'batch_size'? valid here: resolution, test_resolution" in message
 
 
 def test_all_problems_are_listed_at_once(settings_file):

@@ -35,8 +35,8 @@ def scored(n_attributes: int, unknown: bool = False) -> tuple[list[str], np.ndar
     return [f"attr_{i}" for i in range(1, n_attributes + 1)], targets, chance.random((30, n_attributes))
 
 
-def draw_loss(folds: int, epochs: int = 4, per_epoch: int = 5) -> Draw:
-    return lambda path: plots.loss_curve(path, *losses(folds, epochs, per_epoch), 0.7)
+def draw_loss(folds: int, epochs: int = 4, per_epoch: int = 5, kept: int = 1) -> Draw:
+    return lambda path: plots.loss_curve(path, *losses(folds, epochs, per_epoch), 0.7, [kept] * folds)
 
 
 def draw_curve(kind: str, n_attributes: int, unknown: bool = False) -> Draw:
@@ -113,6 +113,7 @@ def draw_all_named(name: str) -> list[Draw]:
 FIGURES = {
     "loss": draw_loss(1),
     "loss of three folds": draw_loss(3),
+    "loss of a network that was best untrained": draw_loss(1, kept=0),
     "loss of one iteration": draw_loss(1, epochs=1, per_epoch=1),
     "pr": draw_curve("pr", 3),
     "pr of twelve": draw_curve("pr", 12),

@@ -18,7 +18,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,16 @@ import torch
 import torchvision
 
 from stages.lib import (
-    augment,
     backbones,
     checkpoint,
     code,
     early_word,
-    feeding,
     files,
+    fitting,
     inference,
     labels,
-    loss,
     memory,
     metrics,
-    mixing,
     params,
     pixels,
     plots,
@@ -50,7 +46,6 @@ from stages.lib import (
     splits,
     team,
     training,
-    trunk,
 )
 from stages.lib import model as models
 from stages.lib.chance import seed_for
@@ -62,19 +57,6 @@ READS = (
     *("validate.side", "validate.fit", "train", "augment"),
 )
 WITHOUT_EFFECT = ("train.workers",)  # on what training ends with
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the stage reads: `store` (n, side, side, 3) uint8, `targets` (n, n_attributes) with NaN, groups and parts (n,)."""
-
-    store: pixels.Store
-    targets: np.ndarray
-    attributes: list[str]
-    names: list[str]
-    groups: np.ndarray
-    parts: np.ndarray
-    stats: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,7 +96,7 @@ def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torc
                 print(models.opening(network, title), flush=True)
             if settings.train.head_start == "regression" and crew.rank == 0:  # the others begin with the first one's weights
                 start_head(network, heard.features, inputs, settings, fold)
-            result, pos_weight = fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))
+            result, pos_weight = fitting.fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))
             members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
             fits.append(result)
         crew.wait()  # for those that still read the checkpoint, which goes now
@@ -133,7 +115,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_inputs(args: argparse.Namespace) -> Inputs:
+def read_inputs(args: argparse.Namespace) -> fitting.Inputs:
     table = files.read_table(args.clean / "labels.csv", "validate")
     attributes = labels.attributes_of(table)
     split = files.read_table(args.clean / "splits.csv", "stats")
@@ -142,7 +124,7 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
         raise UserError(f"{args.clean}: the tables and the pixels are of different runs; run 'dvc repro'")
     stats = files.read_json(args.metrics / "stats.json", "stats")
     targets, groups, parts = table[attributes].to_numpy(float), split["group"].to_numpy(), split["part"].to_numpy()
-    return Inputs(store, targets, attributes, list(table["image"]), groups, parts, stats)
+    return fitting.Inputs(store, targets, attributes, list(table["image"]), groups, parts, stats)
 
 
 def description(args: argparse.Namespace, settings: Any, device: torch.device) -> dict[str, Any]:
@@ -167,7 +149,7 @@ def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
 
 def early(
     backbone: torch.nn.Module,
-    inputs: Inputs,
+    inputs: fitting.Inputs,
     how: Preprocessing,
     settings: Any,
     device: torch.device,
@@ -186,97 +168,17 @@ def early(
     return Early(table, features, log_odds)
 
 
-def start_head(network: models.Tagger, features: np.ndarray, inputs: Inputs, settings: Any, fold: int) -> None:
+def start_head(network: models.Tagger, features: np.ndarray, inputs: fitting.Inputs, settings: Any, fold: int) -> None:
     """Let the head begin as the regression that evaluate reports beside the network; the loss shifts it by log(pos_weight)."""
     roles = splits.roles(inputs.parts, settings.folds, fold)
     weights, bias = probe.chosen(features, inputs.targets, roles)
-    network.start_head(weights, bias + np.log(pos_weight_of(inputs, fold)))
-
-
-def fit_fold(
-    network: models.Tagger,
-    inputs: Inputs,
-    how: Preprocessing,
-    settings: Any,
-    fold: int,
-    crew: team.Team,
-    device: torch.device,
-    kept: checkpoint.Fold,
-) -> tuple[training.Fit, np.ndarray]:
-    """Train one network on the training rows of `fold`; returns the fit and its pos_weight."""
-    roles = splits.roles(inputs.parts, settings.folds, fold)
-    train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
-    pos_weight = pos_weight_of(inputs, fold)
-    seed = seed_for(settings.seed, "fit", fold)
-    pictures = augment.TrainingPictures(
-        inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
-    )
-    feed = feeding.Feed(pictures, settings.train.batch_size, feeding.workers_of(settings.train.workers, device), crew)
-    network = network.cpu().to(memory_format=torch.channels_last)
-    frozen, rest = trunk.split(network, how.resolution)
-    prepared = trunk.Prepared(frozen.to(device), inputs.store, crew.part(val_rows), how, device)
-
-    def batches(epoch: int) -> Iterator[mixing.Weighted]:
-        mixed = mixing.mixed(feed.batches(epoch), settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
-        return trunk.through(frozen, mixed, device)
-
-    def evaluate(trained: models.Tagger) -> dict[str, float]:
-        logits, targets = crew.put_together(prepared.logits(trained)), inputs.targets[val_rows]
-        val_loss = metrics.mean_loss(logits, targets, pos_weight)
-        return {"val_loss": val_loss, "val_ap": metrics.macro(metrics.average_precision(targets, logits))}
-
-    title = f"fold {fold + 1} of {settings.folds}: " if settings.folds > 1 else ""
-    constant = constant_loss(inputs, settings, fold, "val")
-    print(
-        f"{title}{len(train_rows)} training and {len(val_rows)} validation images; constant: val loss {constant:.4f}", flush=True
-    )
-    recipe = training.Recipe(
-        settings.lr,
-        settings.train.lr_decay,
-        settings.weight_decay,
-        settings.train.warmup,
-        settings.epochs,
-        settings.train.patience,
-        settings.train.ema,
-    )
-    result = training.fit(
-        rest.to(device),
-        batches,
-        pictures.n_batches(settings.train.batch_size),
-        evaluate,
-        pos_weight,
-        recipe,
-        device,
-        lambda row: print(training.progress(row, len(train_rows), settings.epochs), flush=True),
-        lambda epoch: seed_for(seed, "dropout", epoch, *[crew.rank] * (crew.rank > 0)),
-        settings.train.head_start == "regression",
-        kept,
-        crew,
-    )
-    feed.close()
-    result.state = trunk.joined(network, result.state)
-    waited = feed.waited / max(result.seconds, 1e-9)
-    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}; waited for data {waited:.1%} of the time", flush=True)
-    return result, pos_weight
-
-
-def pos_weight_of(inputs: Inputs, fold: int) -> np.ndarray:
-    return np.array([inputs.stats["models"][fold]["pos_weight"][name] for name in inputs.attributes])
-
-
-def constant_loss(inputs: Inputs, settings: Any, fold: int, role: str) -> float:
-    """Weighted loss, on the rows of `role`, of the best constant by the training rows of `fold`."""
-    weight = pos_weight_of(inputs, fold)
-    rows = splits.roles(inputs.parts, settings.folds, fold) == role
-    logit = loss.constant_of(inputs.stats["models"][fold], inputs.attributes)
-    constant = np.broadcast_to(logit, inputs.targets[rows].shape)
-    return metrics.mean_loss(constant, inputs.targets[rows], weight)
+    network.start_head(weights, bias + np.log(fitting.pos_weight_of(inputs, fold)))
 
 
 def write_outputs(
     args: argparse.Namespace,
     settings: Any,
-    inputs: Inputs,
+    inputs: fitting.Inputs,
     how: Preprocessing,
     fits: list[training.Fit],
     members: list[models.Member],
@@ -284,7 +186,7 @@ def write_outputs(
 ) -> None:
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
-    constants = [constant_loss(inputs, settings, fold, "val") for fold in range(settings.folds)]
+    constants = [fitting.constant_loss(inputs, settings, fold, "val") for fold in range(settings.folds)]
     figures = {
         "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
         "best_epoch": float(np.mean([fit.epoch for fit in fits])),

@@ -1,0 +1,112 @@
+"""One fold: the network is trained on the fold's training rows and scored on its validation rows.
+
+Here the parts meet that know nothing of each other: rows by role, augmented pictures, the feed that prepares them, the
+frozen trunk, and the loop that trains what lies above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.lib import augment, checkpoint, feeding, loss, metrics, mixing, pixels, splits, team, training, trunk
+from stages.lib import model as models
+from stages.lib.chance import seed_for
+from stages.lib.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads: `store` (n, side, side, 3) uint8, `targets` (n, n_attributes) with NaN, groups and parts (n,)."""
+
+    store: pixels.Store
+    targets: np.ndarray
+    attributes: list[str]
+    names: list[str]
+    groups: np.ndarray
+    parts: np.ndarray
+    stats: dict[str, Any]
+
+
+def fit_fold(
+    network: models.Tagger,
+    inputs: Inputs,
+    how: Preprocessing,
+    settings: Any,
+    fold: int,
+    crew: team.Team,
+    device: torch.device,
+    kept: checkpoint.Fold,
+) -> tuple[training.Fit, np.ndarray]:
+    """Train one network on the training rows of `fold`; returns the fit and its pos_weight."""
+    roles = splits.roles(inputs.parts, settings.folds, fold)
+    train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
+    pos_weight = pos_weight_of(inputs, fold)
+    seed = seed_for(settings.seed, "fit", fold)
+    pictures = augment.TrainingPictures(
+        inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
+    )
+    feed = feeding.Feed(pictures, settings.train.batch_size, feeding.workers_of(settings.train.workers, device), crew)
+    network = network.cpu().to(memory_format=torch.channels_last)
+    frozen, rest = trunk.split(network, how.resolution)
+    prepared = trunk.Prepared(frozen.to(device), inputs.store, crew.part(val_rows), how, device)
+
+    def batches(epoch: int) -> Iterator[mixing.Weighted]:
+        mixed = mixing.mixed(feed.batches(epoch), settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
+        return trunk.through(frozen, mixed, device)
+
+    def evaluate(trained: models.Tagger) -> dict[str, float]:
+        logits, targets = crew.put_together(prepared.logits(trained)), inputs.targets[val_rows]
+        val_loss = metrics.mean_loss(logits, targets, pos_weight)
+        return {"val_loss": val_loss, "val_ap": metrics.macro(metrics.average_precision(targets, logits))}
+
+    title = f"fold {fold + 1} of {settings.folds}: " if settings.folds > 1 else ""
+    constant = constant_loss(inputs, settings, fold, "val")
+    print(
+        f"{title}{len(train_rows)} training and {len(val_rows)} validation images; constant: val loss {constant:.4f}", flush=True
+    )
+    recipe = training.Recipe(
+        settings.lr,
+        settings.train.lr_decay,
+        settings.weight_decay,
+        settings.train.warmup,
+        settings.epochs,
+        settings.train.patience,
+        settings.train.ema,
+    )
+    result = training.fit(
+        rest.to(device),
+        batches,
+        pictures.n_batches(settings.train.batch_size),
+        evaluate,
+        pos_weight,
+        recipe,
+        device,
+        lambda row: print(training.progress(row, len(train_rows), settings.epochs), flush=True),
+        lambda epoch: seed_for(seed, "dropout", epoch, *[crew.rank] * (crew.rank > 0)),
+        settings.train.head_start == "regression",
+        kept,
+        crew,
+    )
+    feed.close()
+    result.state = trunk.joined(network, result.state)
+    waited = feed.waited / max(result.seconds, 1e-9)
+    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}; waited for data {waited:.1%} of the time", flush=True)
+    return result, pos_weight
+
+
+def pos_weight_of(inputs: Inputs, fold: int) -> np.ndarray:
+    return np.array([inputs.stats["models"][fold]["pos_weight"][name] for name in inputs.attributes])
+
+
+def constant_loss(inputs: Inputs, settings: Any, fold: int, role: str) -> float:
+    """Weighted loss, on the rows of `role`, of the best constant by the training rows of `fold`."""
+    weight = pos_weight_of(inputs, fold)
+    rows = splits.roles(inputs.parts, settings.folds, fold) == role
+    logit = loss.constant_of(inputs.stats["models"][fold], inputs.attributes)
+    constant = np.broadcast_to(logit, inputs.targets[rows].shape)
+    return metrics.mean_loss(constant, inputs.targets[rows], weight)

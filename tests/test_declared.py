@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -54,6 +55,26 @@ def test_every_setting_has_a_comment():
         line for line in text if ":" in line and not line.startswith("#") and not line.rstrip().endswith(":") and "#" not in line
     ]
     assert not bare
+
+
+def tabled(readme: str) -> dict[str, Any]:
+    """Settings and defaults of README's table; in a row `train.patience`, `device` the second is of the same section."""
+    found = {}
+    for line in readme.split("\n## Settings\n")[1].split("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            names = re.findall(r"`(.+?)`", cells[0])
+            section, dot, _ = names[0].rpartition(".")
+            dotted = [name if "." in name else section + dot + name for name in names]
+            found |= dict(zip(dotted, yaml.safe_load(f"[{cells[1]}]"), strict=True))
+    return found
+
+
+def test_the_readme_tables_every_setting_with_its_default():
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    flat = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    flat |= {f"{name}.{key}": value for name, part in settings.items() if isinstance(part, dict) for key, value in part.items()}
+    assert tabled((ROOT / "README.md").read_text()) == flat
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -80,7 +80,8 @@ def main() -> None:
 
 def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torch.device) -> None:
     inputs = read_inputs(args)
-    with checkpoint.opened(args.checkpoint, description(args, settings, device), crew) as kept:
+    run = description(args, settings, device) if crew.rank == 0 else {}  # the others carry on with what the first one does
+    with checkpoint.opened(args.checkpoint, run, crew) as kept:
         fits, members = [], []
         for fold in range(settings.folds):
             torch.manual_seed(seed_for(settings.seed, "head", fold))

@@ -117,11 +117,14 @@ def test_training_and_scoring_may_see_other_sizes(own: Project) -> None:
 
 
 def test_two_processes_train_what_one_does(own: Project) -> None:
-    """As `train.processes: 2` starts them; without dropout, whose masks differ. Rounding grows over the steps."""
+    """As `train.processes: 2` starts them; without dropout, whose masks differ. Rounding grows over the steps.
+
+    The first epoch has fresh views, the second those of the first in another order, of which each process had a part.
+    """
     settings = yaml.safe_load((own / "params.yaml").read_text()) | {"dropout": 0.0, "backbone": "test_resnet"}
     found = []
     for processes in (1, 2):
-        settings["train"]["processes"] = processes
+        settings["train"] |= {"processes": processes, "views": 1}
         (own / "params.yaml").write_text(yaml.safe_dump(settings))
         (own / "model.pth").unlink()
         if processes == 1:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 import yaml
 
-from stages.lib import code, files, probe, training
-from tests.project import Project
+from stages.lib import code, feeding, files, probe, training
+from tests.project import FAST, Project, project
 
 
 class Stopped(Exception):
@@ -112,6 +116,36 @@ def test_only_the_same_training_is_carried_on(done: Project, tmp_path: Path, cha
         assert f"checkpoint is of a training with other {named}: set aside" in out
         assert "carrying on" not in out
         assert (own / "checkpoint.other" / "fold-0.pth").is_file()
+
+
+def test_views_are_the_same_after_a_stop_and_for_any_number_of_workers(tmp_path: Path) -> None:
+    """Stopped in the third epoch, which shows the first one's views again: they are made again from the first one's batches."""
+    made = project(tmp_path / "made", FAST | {"freeze": "layer3", "epochs": 4, "train.views": 2, "train.workers": 1})
+    assert "2 views of each picture" in made.run("train").out
+    own = copy(made, tmp_path / "own")
+    own.set({"train.workers": 0})
+    stop_in_epoch(own, 2)
+    assert epochs_trained(own) == 2
+    assert bytes_of(own) == bytes_of(made)
+
+
+def test_the_share_of_waiting_is_that_of_the_epochs_trained_here(done: Project, tmp_path: Path) -> None:
+    """An earlier process's seconds are not among those that this one waited for data in."""
+    own = copy(done, tmp_path / "own")
+    stop_in_epoch(own, 1)
+    with mock.patch.object(feeding, "Feed", WaitsASecond), mock.patch.object(training, "time", clock(seconds=4)):
+        assert "waited for data 25.0% of the time" in own.run("train").out
+
+
+class WaitsASecond(feeding.Feed):
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        yield from super().batches(epoch)
+        self.waited = 1.0
+
+
+def clock(seconds: float) -> Any:
+    """In place of the module `time`: every look at it finds that so many seconds have passed."""
+    return SimpleNamespace(perf_counter=itertools.count(0, seconds).__next__)
 
 
 def test_an_interrupted_run_leaves_the_earlier_outputs(own: Project) -> None:

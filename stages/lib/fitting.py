@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.lib import augment, checkpoint, feeding, loss, metrics, mixing, pixels, splits, team, training, trunk
+from stages.lib import augment, checkpoint, feeding, loss, metrics, mixing, pixels, splits, team, training, trunk, views
 from stages.lib import model as models
 from stages.lib.chance import seed_for
 from stages.lib.preprocessing import Preprocessing
@@ -47,6 +47,7 @@ def fit_fold(
     train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
     pos_weight = pos_weight_of(inputs, fold)
     seed = seed_for(settings.seed, "fit", fold)
+    seconds: list[float] = []  # of the epochs that this process trains: others may lie before an interruption
     pictures = augment.TrainingPictures(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
     )
@@ -55,7 +56,11 @@ def fit_fold(
     frozen, rest = trunk.split(network, how.resolution)
     prepared = trunk.Prepared(frozen.to(device), inputs.store, crew.part(val_rows), how, device)
 
+    kept_views = views.Views(feed, frozen, views.count_of(settings.train.views, feed, frozen, device), device)
+
     def batches(epoch: int) -> Iterator[mixing.Weighted]:
+        if kept_views.count:
+            return kept_views.batches(epoch)
         mixed = mixing.mixed(feed.batches(epoch), settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
         return trunk.through(frozen, mixed, device)
 
@@ -63,6 +68,10 @@ def fit_fold(
         logits, targets = crew.put_together(prepared.logits(trained)), inputs.targets[val_rows]
         val_loss = metrics.mean_loss(logits, targets, pos_weight)
         return {"val_loss": val_loss, "val_ap": metrics.macro(metrics.average_precision(targets, logits))}
+
+    def log(row: dict[str, Any]) -> None:
+        seconds.append(row["seconds"])
+        print(training.progress(row, len(train_rows), settings.epochs), flush=True)
 
     title = f"fold {fold + 1} of {settings.folds}: " if settings.folds > 1 else ""
     constant = constant_loss(inputs, settings, fold, "val")
@@ -86,7 +95,7 @@ def fit_fold(
         pos_weight,
         recipe,
         device,
-        lambda row: print(training.progress(row, len(train_rows), settings.epochs), flush=True),
+        log,
         lambda epoch: seed_for(seed, "dropout", epoch, *[crew.rank] * (crew.rank > 0)),
         settings.train.head_start == "regression",
         kept,
@@ -94,8 +103,8 @@ def fit_fold(
     )
     feed.close()
     result.state = trunk.joined(network, result.state)
-    waited = feed.waited / max(result.seconds, 1e-9)
-    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}; waited for data {waited:.1%} of the time", flush=True)
+    waited = f"; waited for data {feed.waited / sum(seconds):.1%} of the time" if seconds else ""
+    print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}{waited}", flush=True)
     return result, pos_weight
 
 

@@ -63,6 +63,7 @@ class Train:
     hidden: int = setting(at_least=0)
     head_start: str = setting(one_of=STARTS)
     ema: float = setting(at_least=0, below=1)
+    views: int = setting(at_least=0)
     lr_decay: float = setting(above=0, at_most=1)
     warmup: float = setting(at_least=0, below=1)
     patience: int = setting(at_least=1)
@@ -268,6 +269,8 @@ def _across_sections(settings: Settings) -> list[str]:
         problems.append("stats.pos_weight_min is above stats.pos_weight_max")
     if settings.train.head_start == "regression" and settings.train.hidden:
         problems.append("train.head_start: regression has no hidden layer; set train.hidden to 0, or train.head_start to random")
+    if settings.train.views and settings.augment.mix != "none":
+        problems.append("train.views: mixed pictures are new in every epoch; set augment.mix to none, or train.views to 0")
     if settings.augment.crop_scale[0] > settings.augment.crop_scale[1]:
         problems.append("augment.crop_scale: the first number must not exceed the second")
     return problems

@@ -63,6 +63,12 @@ class Team:
         distributed.all_reduce(sums)
         return tuple(sums)
 
+    def summed(self, given: torch.Tensor) -> torch.Tensor:
+        """Sum over all processes, in place; no gradient goes through it."""
+        if self.size > 1:
+            distributed.all_reduce(given)
+        return given
+
     def joined(self, network: nn.Module) -> nn.Module:
         """The network as this process trains it: it starts as the first one's, and its gradients are everybody's mean."""
         if self.size == 1:

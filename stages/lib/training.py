@@ -44,7 +44,6 @@ class Fit:
     val_ap: float = math.nan
     iterations: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0  # of training, evaluations not counted
 
     def goes_on(self, recipe: Recipe) -> bool:
         """Whether another epoch follows: not after the last, and not when the best lies `patience` epochs back."""
@@ -117,8 +116,7 @@ def fit(
         train_loss = train_one_epoch(
             trained, averaged, batches(epoch), n_batches, optimizer, weight, recipe, device, epoch, result, members
         )
-        seconds = time.perf_counter() - started
-        result.seconds += seconds
+        seconds = time.perf_counter() - started  # of training, the evaluation not counted
         scored = averaged.module if averaged else network
         scores = evaluate(scored)
         better = keep_if_better(result, scored, epoch, scores)

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96, help="pictures of an epoch, repeated where the folder has fewer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backbone", choices=NETWORKS, action="append", help="only this one; may be given again")
+    parser.add_argument("--only", action="append", help="train, evaluate or predict alone; may be given again")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="strengths of the augmentation")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
     args = parser.parse_args()
@@ -47,7 +48,7 @@ def main() -> None:
     for backbone in args.backbone or NETWORKS:
         with tempfile.TemporaryDirectory() as scratch:
             spec = Spec(backbone, *NETWORKS[backbone], paths, Path(scratch), strength)
-            rows += measured(spec, args.rounds)
+            rows += measured(spec, args.rounds, args.only)
     report["rows"] = rows
     files.write_json(args.out, report)
     print(table(rows))
@@ -61,8 +62,8 @@ def machine() -> dict[str, Any]:
     return {"cores": decoding.cores(), "gpu": gpu, **versions, "timm": timm.__version__, "matrix product": rate}
 
 
-def measured(spec: Spec, rounds: int) -> list[dict[str, Any]]:
-    """One row per contender and measure: images per second."""
+def measured(spec: Spec, rounds: int, only: list[str] | None) -> list[dict[str, Any]]:
+    """One row per contender and measure, of those that begin with a word of `only`: images per second."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Connection] = {}
     for name in CONTENDERS:
@@ -73,7 +74,7 @@ def measured(spec: Spec, rounds: int) -> list[dict[str, Any]]:
     waited: list[float] = []
     for turn in range(rounds + 1):  # the first warms up: caches, worker processes, memory
         for name, line in lines.items():
-            for measure in measures[name]:
+            for measure in (measure for measure in measures[name] if not only or measure.split()[0] in only):
                 line.send(measure)
                 taken, answer = line.recv()
                 if turn:

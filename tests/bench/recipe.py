@@ -1,13 +1,15 @@
 """Recipes against each other over seeds: variants of the settings, hidden training labels, fewer training images.
 
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --variant default --variant "mixup: augment.mix=mixup"
+    python -m tests.bench.recipe IMAGES LABELS --seeds 3 --variant "reference: freeze=layer3 @recipes/reference.txt"
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --hide 0.3 --hide 0.6
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --rows 50 --rows 100 --rows 200
 
 Each line is the mean and the standard deviation over seeds (which change the split too) of scores on validation rows, by which
 recipes may be chosen, and on test rows, by which they may not. With --hide that share of the known training labels is made
 unknown, and three ways to treat unknown labels are compared: the masked loss, training on complete rows alone, and 0 for NA. With
---rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks.
+--rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks; @FILE
+stands for those in a file. With --out every run is kept, as a line of JSON with its scores epoch by epoch.
 """
 
 from __future__ import annotations
@@ -19,15 +21,29 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from stages import stats
-from stages.lib import files, labels, params
+from stages import evaluate, stats
+from stages.lib import assessment, files, held_out, inference, labels, metrics, params
 from tests.bench.signal import link_or_copy, run, settings
 
 MASKED, COMPLETE, ZERO = "masked", "complete rows only", "NA as 0"
-SCORES = ("val AP", "AP", "ROC-AUC", "skill", "AP features", "ROC-AUC features", "skill features", "AP constant", "seconds")
+SCORES = {  # name of a run's figure -> heading
+    "val_ap": "val AP",
+    "val_log_loss": "val log loss",
+    "ap": "AP",
+    "roc_auc": "ROC-AUC",
+    "log_loss": "log loss",
+    "ap_features": "of features: AP",
+    "roc_auc_features": "ROC-AUC",
+    "log_loss_features": "log loss",
+    "ap_constant": "constant: AP",
+    "log_loss_constant": "log loss",
+    "epochs": "epochs",
+    "seconds": "train, s",
+}
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,13 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[], metavar="NAME[: KEY=VALUE ...]")
     parser.add_argument("--hide", action="append", default=[], type=float, metavar="SHARE")
     parser.add_argument("--rows", action="append", default=[], type=int, metavar="N")
+    parser.add_argument("--out", type=Path, help="file that gets a line of JSON per run")
     args = parser.parse_args()
-    trials = [Trial(name.strip(), tuple(changes.split())) for name, _, changes in (text.partition(":") for text in args.variant)]
+    trials = [variant(text) for text in args.variant]
     for share in args.hide:
         trials += [Trial(f"{share:.0%} hidden, {how}", hidden=share, treatment=how) for how in (MASKED, COMPLETE, ZERO)]
     trials += [Trial(f"{count} training images", rows=count) for count in args.rows]
-    print(f"{'':<34}" + "".join(f"{name:>18}" for name in SCORES), flush=True)
+    print(f"{'':<34}" + "".join(f"{heading:>16}" for heading in SCORES.values()), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         bases: dict[tuple[str, ...], Path] = {}
         for trial in trials or [Trial("default")]:
@@ -62,8 +79,22 @@ def main() -> None:
                 bases[prepared] = Path(scratch) / str(len(bases))
                 validate(bases[prepared], args.images, args.labels, trial.changes)
             found = [one_run(bases[prepared], trial, seed) for seed in range(args.seeds)]
-            cells = [f"{values.mean():.3f} +- {values.std(ddof=args.seeds > 1):.3f}" for values in np.array(found).T]
-            print(f"{trial.name:<34}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+            if args.out:
+                with args.out.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps({"trial": trial.name, "seed": i, **row}) + "\n" for i, row in enumerate(found))
+            values = np.array([[row[name] for name in SCORES] for row in found])
+            cells = zip(values.mean(axis=0), values.std(axis=0, ddof=args.seeds > 1), strict=True)
+            print(f"{trial.name:<34}" + "".join(f"{f'{mean:.3f} ± {std:.3f}':>16}" for mean, std in cells), flush=True)
+
+
+def variant(text: str) -> Trial:
+    """`name: key=value @file` -> a trial."""
+    name, _, rest = text.partition(":")
+    changes: list[str] = []
+    for word in rest.split():
+        content = Path(word[1:]).read_text(encoding="utf-8").split() if word.startswith("@") else [word]
+        changes += [item for item in content if item != "-S"]
+    return Trial(name.strip(), tuple(changes))
 
 
 def validate(base: Path, images: Path, labels_file: Path, changes: tuple[str, ...]) -> None:
@@ -72,8 +103,8 @@ def validate(base: Path, images: Path, labels_file: Path, changes: tuple[str, ..
     run("validate", *where, "--params", settings(base, list(changes), 0))
 
 
-def one_run(base: Path, trial: Trial, seed: int) -> list[float]:
-    """The SCORES of one training."""
+def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
+    """The SCORES of one training, and those of its epochs."""
     own = base / "run"
     shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
     places = ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, list(trial.changes), seed))
@@ -84,12 +115,37 @@ def one_run(base: Path, trial: Trial, seed: int) -> list[float]:
     started = time.perf_counter()
     run("train", *places, *model, "--checkpoint", own / "checkpoint")
     seconds = time.perf_counter() - started
-    run("evaluate", *places, *model, "--decision", own / "decision.json", "--card", own / "card.md")
-    macro = json.loads((own / "metrics/evaluation.json").read_text())["macro"]
-    val_ap = json.loads((own / "metrics/train.json").read_text())["val_ap"]
+    by_epoch = files.read_table(own / "metrics/epochs.csv", "train")
+    found = {name: by_epoch[name].tolist() for name in ("val_ap", "val_loss")}
+    found = {f"{name}_by_epoch": values for name, values in found.items()} | {"epochs": len(by_epoch), "seconds": seconds}
+    where = argparse.Namespace(
+        model=own / "model.pth", clean=own / "clean", frozen=own / "frozen.safetensors", metrics=own / "metrics"
+    )
+    found |= scores(evaluate.read_inputs(where, folds=1))
     shutil.rmtree(own)
-    names = ("ap", "roc_auc", "skill", "ap_features", "roc_auc_features", "skill_features", "ap_constant")
-    return [val_ap, *(macro[name] for name in names), seconds]
+    return found
+
+
+def scores(inputs: held_out.Inputs) -> dict[str, float]:
+    """Macro AP, ROC-AUC and mean log loss over known cells (corrected for pos_weight, not calibrated): of the network on
+    validation and test rows, and on test rows of the regression on frozen features and of the base rate of training rows."""
+    network, device = inputs.saved.networks(), inference.device_of("cpu")
+    val, test = (held_out.score(inputs, network, 1, 0, role, device) for role in ("val", "test"))
+    features = assessment.features_log_odds(inputs, folds=1)[test.rows]
+    found: dict[str, float] = {}
+    for name, rows, log_odds in (
+        ("val_{}", val.rows, val.log_odds),
+        ("{}", test.rows, test.log_odds),
+        ("{}_features", test.rows, features),
+        ("{}_constant", test.rows, test.constant),
+    ):
+        targets = inputs.targets[rows]
+        found |= {
+            name.format("ap"): metrics.macro(metrics.average_precision(targets, log_odds)),
+            name.format("roc_auc"): metrics.macro(metrics.roc_auc(targets, log_odds)),
+            name.format("log_loss"): metrics.mean_loss(log_odds, targets, np.ones(targets.shape[1])),
+        }
+    return found
 
 
 def reduce(own: Path, trial: Trial, seed: int) -> None:

@@ -121,7 +121,8 @@ def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
 
 def subject_of(inputs: held_out.Inputs, settings: Any, fingerprint: str, n_scored: int, goal: decisions.Goal) -> card.Subject:
     saved, labelled = inputs.saved, (settings.data.labels, inputs.targets, inputs.groups)
-    return card.Subject(fingerprint, saved.backbone, saved.settings, *labelled, n_scored, settings.folds, goal_in_words(goal))
+    made = (fingerprint, saved.backbone, saved.preprocessing, saved.settings)
+    return card.Subject(*made, *labelled, n_scored, settings.folds, goal_in_words(goal))
 
 
 def write_predictions(path: Path, inputs: held_out.Inputs, tested: held_out.Scored, outcome: evidence.Outcome) -> None:

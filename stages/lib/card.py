@@ -14,9 +14,11 @@ import pandas as pd
 from stages.lib import verdicts
 from stages.lib.faults import shown
 from stages.lib.findings import number, ranged
+from stages.lib.preprocessing import Preprocessing
 
+SHAPES = {"squash": "stretched to fit", "pad": "with white beside it", "crop": "the middle of it"}
 USES = {
-    verdicts.LEARNED: "usable within the scores below",
+    verdicts.LEARNED: "usable, as far as the scores below go",
     verdicts.WEAK: "as a hint that a person checks",
     verdicts.NOTHING: "do not use: a constant is as good",
     verdicts.TOO_FEW: "unknown: label more first",
@@ -33,6 +35,7 @@ class Subject:
 
     fingerprint: str
     backbone: str
+    seen: Preprocessing
     settings: dict[str, Any]
     labels: str
     targets: np.ndarray
@@ -60,6 +63,8 @@ def _opening(subject: Subject, rows: list[dict[str, Any]]) -> str:
         f"- Model: `models/model.pth` (SHA-256 starts with `{subject.fingerprint[:12]}`), {models}, "
         f"backbone {_code(subject.backbone)} ({chosen})\n"
         f"- Tags: {names}\n"
+        f"- Input: any picture, made a square of {subject.seen.side} px ({SHAPES[subject.seen.fit]}) "
+        f"and scored at {subject.seen.resolution} px\n"
         "- Output: a calibrated probability and a decision for each tag; tags do not exclude each other"
     )
 
@@ -99,7 +104,9 @@ def _scores(subject: Subject, rows: list[dict[str, Any]], macro: dict[str, float
     return (
         f"## Scores\n\nOn {unseen} In brackets 95 % intervals; they hold the chance of these images, not that of "
         "another seed.\n\n| tag | present of known | AP | AP of a constant | AP of regression on frozen features | ROC-AUC "
-        "| skill |\n|---|--:|---|--:|--:|---|---|\n" + "\n".join(lines) + "\n\nSkill is the share of a constant's log loss "
+        "| skill |\n|---|--:|---|--:|--:|---|---|\n" + "\n".join(lines) + "\n\n"
+        "AP (average precision) and ROC-AUC say how well the tag's pictures are ranked before the others; 1 is perfect, and "
+        "without a signal AP is the share of pictures with the tag, ROC-AUC 0.5. Skill is the share of a constant's log loss "
         "that is gone: 0 is no better than the base rate, 1 is perfect."
     )
 
@@ -111,14 +118,16 @@ def _of(row: dict[str, Any]) -> str:
 def _decisions(subject: Subject, rows: list[dict[str, Any]], macro: dict[str, float]) -> str:
     lines = [
         f"| {_plain(row['attribute'])} | {row['threshold']:.3f} | {number(row['precision'])} | {number(row['recall'])} "
-        f"| {number(row['f1'])} | {number(row['ece'])} |"
+        f"| {ranged(row, 'f1')} | {number(row['ece'])} |"
         for row in rows
     ]
     return (
         f"## Decisions\n\nThresholds for {subject.goal}, tuned on other images than those scored here.\n\n"
-        "| tag | threshold | precision | recall | F1 | calibration error (ECE) |\n|---|--:|--:|--:|--:|--:|\n"
+        "| tag | threshold | precision | recall | F1 | calibration error (ECE) |\n|---|--:|--:|--:|---|--:|\n"
         + "\n".join(lines)
-        + f"\n\nMean ECE {number(macro['ece'])}, against {number(macro['ece_raw'])} as the network says it."
+        + "\n\nPrecision: of the pictures that get the tag, the share that have it. Recall: of those that have it, the "
+        f"share that get it. ECE: how far probabilities lie from what is then found, on average. Its mean is {number(macro['ece'])}, and "
+        f"{number(macro['ece_raw'])} for the network's own probabilities, before they are corrected."
     )
 
 
@@ -137,7 +146,7 @@ def _limits(subject: Subject, rows: list[dict[str, Any]]) -> str:
     lines += [
         "- The scores hold for pictures from the same source. For others, label a few dozen and score them first.",
         "- One training run: another seed gives other numbers, and the test images are a sample.",
-        "- Pretrained weights bring along what the pictures they were trained on show and leave out.",
+        "- Pretrained weights bring along what the pictures they were trained on show and leave out, and their licence.",
         "- Not examined: how scores differ between groups of people, places or cameras.",
     ]
     return "## Limitations\n\n" + "\n".join(lines)
@@ -146,6 +155,7 @@ def _limits(subject: Subject, rows: list[dict[str, Any]]) -> str:
 def _how_to() -> str:
     return (
         "## How to run\n\n"
+        "In this project's folder and environment (`README.md`):\n\n"
         "    python -m stages.predict --image photo.jpg\n"
         "    python -m stages.predict --images folder/ --recursive --out tags.csv\n\n"
         "`models/decision.json` must lie beside the model: it holds thresholds and calibration."

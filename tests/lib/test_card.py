@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from stages.lib import card, verdicts
+from stages.lib.preprocessing import Preprocessing
 from tests.lib.test_findings import NAN, UNDEFINED, macro_of, table_of
 
 WORDS = (verdicts.LEARNED, verdicts.WEAK, verdicts.NOTHING, verdicts.TOO_FEW)
-MORE = {"precision": 0.611, "recall": 0.722, "ece": 0.055}
+MORE = {"precision": 0.611, "recall": 0.722, "ece": 0.055, "f1_low": 0.6, "f1_high": 0.711}
 
 
 def subject(n_attributes: int, **changes: object) -> card.Subject:
@@ -21,7 +22,9 @@ def subject(n_attributes: int, **changes: object) -> card.Subject:
     targets[:3], targets[3] = 1, 0
     settings = {"weights": "pretrained", "freeze": "layer3", "lr": 0.001, "epochs": 8, "seed": 7, "train": {"side": 3}}
     groups = np.array([0, 0, 1, 2, 3, 4])
-    made = card.Subject("0123456789abcdef", "resnet18", settings, "data/labels.txt", targets, groups, 99, 1, "the best F1")
+    seen = Preprocessing(256, "pad", 224, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    of_rows = ("data/labels.txt", targets, groups, 99, 1, "the best F1")
+    made = card.Subject("0123456789abcdef", "resnet18", seen, settings, *of_rows)
     return replace(made, **changes)
 
 
@@ -51,9 +54,10 @@ def test_every_section_holds_the_numbers_of_the_run() -> None:
     scores = rows_of(text, "Scores")
     assert scores[r"attr\_1"] == ["40 of 100", "0.76 [0.60, 0.90]", "0.40", "0.55", "0.81 [0.70, 0.88]", "-0.12 [-0.30, 0.05]"]
     assert scores["macro"] == ["", "0.71 [0.61, 0.81]", "0.41", "0.51", "0.79 [0.69, 0.89]", "0.21 [0.11, 0.31]"]
-    assert rows_of(text, "Decisions")[r"attr\_1"] == ["0.300", "0.61", "0.72", "0.66", "0.06"]
+    assert rows_of(text, "Decisions")[r"attr\_1"] == ["0.300", "0.61", "0.72", "0.66 [0.60, 0.71]", "0.06"]
     assert "Thresholds for the best F1" in text
-    assert "Mean ECE 0.03, against 0.13" in text
+    assert "Its mean is 0.03, and 0.13 for the network's own" in text
+    assert "any picture, made a square of 256 px (with white beside it) and scored at 224 px" in text
 
 
 @pytest.mark.parametrize("word", WORDS)

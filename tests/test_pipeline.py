@@ -134,7 +134,9 @@ def test_freeze_reruns_train_and_what_follows(clone: Clone):
     output = clone.dvc("exp", "run", "-n", "deeper", "-S", "freeze=layer4")
     assert ran(output) == ["train", "evaluate", "predict"]
     assert re.search(r"freeze\s+layer3\s+layer4", clone.dvc("params", "diff"))
-    assert "scores.json" in clone.dvc("metrics", "diff", "--all")
+    of_scores = json.loads(clone.dvc("metrics", "diff", "--json"))["diff"]["metrics/scores.json"]
+    assert of_scores["ap"]["old"] != of_scores["ap"]["new"]
+    assert re.search(r"freeze\s+layer3\s+layer4", clone.dvc("exp", "diff", "HEAD", "deeper"))
     shown = clone.dvc("exp", "show", "--csv")
     assert "deeper" in shown
     assert "layer4" in shown
@@ -145,7 +147,8 @@ def test_two_experiments_are_compared_on_the_same_rows(clone: Clone):
     for second in (["deeper"], []):
         shown = clone.python("-m", "stages.compare", "HEAD", *second)
         assert re.search(r"bright +\d\.\d{3} -> \d\.\d{3}", shown)
-    clone.dvc("exp", "run", "-n", "resplit", "-S", "seed=5")
+    clone.dvc("exp", "run", "--temp", "-n", "resplit", "-S", "seed=5")
+    assert yaml.safe_load((clone.folder / "params.yaml").read_text())["seed"] == 0  # --temp leaves the workspace alone
     refused = clone.python("-m", "stages.compare", "HEAD", "resplit", fails=True)
     assert "can't be compared" in refused
     assert "Traceback" not in refused

@@ -125,9 +125,9 @@ def _decisions(subject: Subject, rows: list[dict[str, Any]], macro: dict[str, fl
         f"## Decisions\n\nThresholds for {subject.goal}, tuned on other images than those scored here.\n\n"
         "| tag | threshold | precision | recall | F1 | calibration error (ECE) |\n|---|--:|--:|--:|---|--:|\n"
         + "\n".join(lines)
-        + "\n\nPrecision: of the pictures that get the tag, the share that have it. Recall: of those that have it, the "
-        f"share that get it. ECE: how far probabilities lie from what is then found, on average. Its mean is {number(macro['ece'])}, and "
-        f"{number(macro['ece_raw'])} for the network's own probabilities, before they are corrected."
+        + "\n\nPrecision: of the pictures that get the tag, the share that have it. Recall: of those that have it, the share "
+        "that get it. ECE: how far probabilities lie from what is then found, on average. Its mean is "
+        f"{number(macro['ece'])}, and {number(macro['ece_raw'])} for the network's own probabilities, before they are corrected."
     )
 
 

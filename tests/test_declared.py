@@ -77,6 +77,24 @@ def test_the_readme_tables_every_setting_with_its_default():
     assert tabled((ROOT / "README.md").read_text()) == flat
 
 
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(name: str):
+    text = (ROOT / name).read_text()
+    for target in re.findall(r"\]\((?!https?:)(.+?)\)", text):
+        path, _, anchor = target.partition("#")
+        found = (ROOT / name).parent / path if path else ROOT / name
+        assert found.is_file(), target
+        assert not anchor or anchor in anchors(found.read_text()), target
+    used, defined = set(re.findall(r"\]\[(.+?)\]", text)), set(re.findall(r"^\[(.+?)\]: http", text, re.MULTILINE))
+    assert used == defined
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_outputs_survive_a_failed_run(stage: str):
     """Without `persist` DVC would delete the last good outputs before the stage has checked anything."""

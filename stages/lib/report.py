@@ -103,11 +103,12 @@ def duplicates_sheet(path: Path, store: Pictures, groups: np.ndarray, names: lis
     sizes = np.bincount(groups)
     order = [group for group in np.argsort(-sizes, kind="stable") if sizes[group] > 1][:ROWS]
     across = min(ACROSS, max(2, sizes.max()))
-    sheet = Image.new("RGB", (across * (THUMB + GAP), max(1, len(order)) * (THUMB + LINE)), "white")
+    height = len(order) * (THUMB + LINE) or 3 * LINE
+    sheet = Image.new("RGB", (across * (THUMB + GAP), height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=11)
     if not order:
-        draw.text((12, THUMB // 2), "no near-duplicates found", fill="black", font=font)
+        draw.text((12, LINE), "no near-duplicates found", fill="black", font=ImageFont.load_default(size=14))
     for row, group in enumerate(order):
         for column, member in enumerate(np.flatnonzero(groups == group)[:across]):
             corner = (column * (THUMB + GAP), row * (THUMB + LINE))

@@ -160,6 +160,11 @@ def test_readable_answers(clone: Clone):
     assert all(stage in clone.dvc("dag") for stage in ("validate", "stats", "train", "evaluate", "predict"))
     clone.dvc("plots", "show", "-o", "page")
     page = (clone.folder / "page" / "index.html").read_text()
+    needed = re.findall(r'src="https://cdn.jsdelivr.net/npm/([a-z-]+)@([0-9.]+)"', page)
+    assert needed
+    for name, version in needed:  # what README fetches, and the page without network takes from there
+        assert f"{name}@{version}" in (ROOT / "README.md").read_text()
+        assert f'src="../.dvc/vega/{name}.js"' in (ROOT / ".dvc/offline.html").read_text()
     assert all(
         title in page
         for title in ("Loss per epoch", "Precision and recall", "ROC", "Confusion", "Reliability", "Scores by threshold")

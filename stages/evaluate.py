@@ -147,7 +147,7 @@ def write_to_look_at(
     scored: held_out.Scored,
     chosen: decisions.Decision,
     table: pd.DataFrame,
-    networks: list[models.Tagger],
+    networks: list[models.Network],
     device: torch.device,
     regression: np.ndarray,
     early_verdicts: pd.Series,
@@ -203,7 +203,7 @@ def heat_of(
     cells: list[tuple[int, int]],
     inputs: held_out.Inputs,
     scored: held_out.Scored,
-    networks: list[models.Tagger],
+    networks: list[models.Network],
     device: torch.device,
 ) -> np.ndarray:
     """Grad-CAM of every cell by the network that has not seen its picture, shape (n_cells, resolution, resolution)."""

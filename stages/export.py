@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import decisions, decoding, files, folder, folding, images, inference, params, portable
+from stages.lib import decisions, decoding, files, folder, folding, images, inference, params, portable, trunk
 from stages.lib import model as models
 from stages.lib.errors import UserError, first_line, run_stage
 from stages.lib.preprocessing import to_input
@@ -63,7 +63,8 @@ def main() -> None:
     how = saved.preprocessing
     frame = images.Frame(how.side, how.fit, settings.validate.max_megapixels, settings.validate.max_aspect)
     pictures = real_pictures(args.images or Path(settings.predict.images), frame, args.count)
-    members = Members([folding.folded(network, how.resolution) for network in saved.networks()], log_pos_weight).eval()
+    networks = [folding.folded(trunk.shared(network, how.resolution), how.resolution) for network in saved.networks()]
+    members = Members(networks, log_pos_weight).eval()
     with files.replacing(args.out) as temporary:
         write_graph(members, how.resolution, temporary)
         describe(temporary, saved, decision, fingerprint)

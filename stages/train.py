@@ -84,10 +84,11 @@ def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torc
     with checkpoint.opened(args.checkpoint, run, crew) as kept:
         fits, members = [], []
         for fold in range(settings.folds):
-            torch.manual_seed(seed_for(settings.seed, "head", fold))
+            torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all folds, as the features are
             backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
             backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
             how = preprocessing(backbone, settings)
+            torch.manual_seed(seed_for(settings.seed, "head", fold))
             network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
             network.freeze(settings.freeze)
             if fold == 0 and crew.rank == 0:
@@ -97,9 +98,11 @@ def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torc
                 print(models.opening(network, title), flush=True)
             if settings.train.head_start == "regression" and crew.rank == 0:  # the others begin with the first one's weights
                 start_head(network, heard.features, inputs, settings, fold)
-            result, pos_weight = fitting.fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))
-            members.append(models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss))
+            before = fitting.untouched(network)
+            result = fitting.fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))
             fits.append(result)
+            if crew.rank == 0:
+                members.append(fitting.member_of(network, result, before, heard.features, inputs, how, settings, fold, device))
         crew.wait()  # for those that still read the checkpoint, which goes now
         if crew.rank == 0:
             write_outputs(args, settings, inputs, how, fits, members, heard)
@@ -194,6 +197,7 @@ def write_outputs(
         "val_loss": float(np.mean([fit.val_loss for fit in fits])),
         "val_loss_constant": float(np.mean(constants)),
         "val_ap": metrics.macro(np.array([fit.val_ap for fit in fits])),
+        "blend": float(np.mean([member.share for member in members])),
         "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
     }
     used = params.flat(settings, READS, WITHOUT_EFFECT)

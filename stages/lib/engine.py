@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import folding, inference, shards
+from stages.lib import folding, inference, shards, trunk
 from stages.lib import model as models
 from stages.lib.errors import UserError
 from stages.lib.preprocessing import to_input
@@ -25,7 +25,8 @@ class Engine:
         self.attributes, self.preprocessing = self.saved.attributes, self.saved.preprocessing
         self.device = _own_gpu(inference.device_of(device))
         self.bf16, self.mirrored = bf16 and self.device.type == "cuda", mirrored
-        networks = [folding.folded(network, self.preprocessing.resolution) for network in self.saved.networks()]
+        side = self.preprocessing.resolution
+        networks = [folding.folded(trunk.shared(network, side), side) for network in self.saved.networks()]
         self.networks: list[nn.Module] = [network.to(self.device) for network in networks]
         self.n_members = len(self.networks)
         self.precision = f"PyTorch {self.device.type} {'bf16' if self.bf16 else 'float32'}"

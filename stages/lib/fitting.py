@@ -7,13 +7,29 @@ frozen trunk, and the loop that trains what lies above it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from stages.lib import augment, checkpoint, feeding, loss, metrics, mixing, pixels, splits, team, training, trunk, views
+from stages.lib import (
+    augment,
+    blending,
+    checkpoint,
+    feeding,
+    inference,
+    loss,
+    metrics,
+    mixing,
+    pixels,
+    probe,
+    splits,
+    team,
+    training,
+    trunk,
+    views,
+)
 from stages.lib import model as models
 from stages.lib.chance import seed_for
 from stages.lib.preprocessing import Preprocessing
@@ -41,8 +57,8 @@ def fit_fold(
     crew: team.Team,
     device: torch.device,
     kept: checkpoint.Fold,
-) -> tuple[training.Fit, np.ndarray]:
-    """Train one network on the training rows of `fold`; returns the fit and its pos_weight."""
+) -> training.Fit:
+    """Train one network on the training rows of `fold`."""
     roles = splits.roles(inputs.parts, settings.folds, fold)
     train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
     pos_weight = pos_weight_of(inputs, fold)
@@ -105,7 +121,51 @@ def fit_fold(
     result.state = trunk.joined(network, result.state)
     waited = f"; waited for data {feed.waited / sum(seconds):.1%} of the time" if seconds else ""
     print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}{waited}", flush=True)
-    return result, pos_weight
+    return result
+
+
+def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
+    """What training is going to change of the backbone, by name, as it is now."""
+    state = network.backbone.state_dict(prefix="backbone.")
+    return {name: tensor.cpu().clone() for name, tensor in state.items() if network.level(name) >= network.first_trained}
+
+
+def member_of(
+    network: models.Tagger,
+    result: training.Fit,
+    before: dict[str, torch.Tensor],
+    features: np.ndarray,
+    inputs: Inputs,
+    how: Preprocessing,
+    settings: Any,
+    fold: int,
+    device: torch.device,
+) -> models.Member:
+    """What is saved of `result`: the network, beside a regression on `features` (n, n_features) where that helps (blending).
+
+    `before` is what `untouched` gave. The scores in `result` become those of what is saved.
+    """
+    pos_weight = pos_weight_of(inputs, fold)
+    member = models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
+    if settings.train.blend == 0:
+        return member
+    roles = splits.roles(inputs.parts, settings.folds, fold)
+    rows, shift = np.flatnonzero(roles == "val"), np.log(pos_weight)
+    targets = inputs.targets[rows]
+    weights, bias = probe.chosen(features, inputs.targets, roles)
+    network.load_state_dict(result.state)
+    tuned = inference.logits(network.to(device), inputs.store, rows, how, device) - shift
+    regression = probe.log_odds(features[rows], weights, bias)
+    share = blending.chosen_share(tuned, regression, targets) if settings.train.blend == "auto" else settings.train.blend
+    alone, both = (blending.scaled_loss(blending.mixed(tuned, regression, part), targets) for part in (0.0, share or 0.5))
+    print(f"  {blending.told(share, alone, both)}", flush=True)
+    if not share:
+        return member
+    logits = blending.mixed(tuned, regression, share) + shift
+    result.val_loss = metrics.mean_loss(logits, targets, pos_weight)
+    result.val_ap = metrics.macro(metrics.average_precision(targets, logits))
+    linear = {"head.1.weight": torch.from_numpy(weights).float(), "head.1.bias": torch.from_numpy(bias + shift).float()}
+    return replace(member, val_loss=result.val_loss, share=share, untouched=before | linear)
 
 
 def pos_weight_of(inputs: Inputs, fold: int) -> np.ndarray:

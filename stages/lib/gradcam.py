@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.lib.model import Tagger
+from stages.lib.model import Network
 from stages.lib.preprocessing import Preprocessing, to_input
 
 BATCH = 32
 
 
 def heatmap(
-    network: Tagger, pictures: np.ndarray, columns: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
+    network: Network, pictures: np.ndarray, columns: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
 ) -> np.ndarray:
     """Where the network looks in picture i for attribute columns[i], float32 (n, resolution, resolution), 0 to 1.
 
@@ -40,7 +40,7 @@ def heatmap(
     return np.concatenate(found)
 
 
-def _weighted_sums(network: Tagger, batch: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+def _weighted_sums(network: Network, batch: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """ReLU of the weighted sums of channels, (n, height, width) of the feature map."""
     layer, features = _explained(network.backbone, batch)
     nothing = torch.zeros(len(batch), 1, 1, device=batch.device)

@@ -49,7 +49,7 @@ class Scored:
     constant: np.ndarray
 
 
-def score(inputs: Inputs, networks: list[models.Tagger], folds: int, fold: int, role: str, device: torch.device) -> Scored:
+def score(inputs: Inputs, networks: list[models.Network], folds: int, fold: int, role: str, device: torch.device) -> Scored:
     """Member `fold` on its rows of `role`."""
     rows = np.flatnonzero(splits.roles(inputs.parts, folds, fold) == role)
     logits = inference.logits(networks[fold], inputs.store, rows, inputs.saved.preprocessing, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from stages.lib import backbones, tensors
+from stages.lib.blending import Blended
 from stages.lib.errors import UserError, first_line
 from stages.lib.faults import attribute_names
 from stages.lib.params import FREEZE_LEVELS
@@ -84,6 +85,9 @@ class Tagger(nn.Module):
         return self
 
 
+Network = Tagger | Blended
+
+
 def parameter_table(model: Tagger) -> list[tuple[str, int, bool]]:
     """Per level: name, number of parameters, whether it trains."""
     counts = [0] * len(backbones.LEVELS)
@@ -107,12 +111,18 @@ def opening(network: Tagger, title: str) -> str:
 
 @dataclass
 class Member:
-    """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute."""
+    """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute.
+
+    With a `share` above 0 a regression has that share of the logits (blending). `untouched` holds its weights as those of a
+    linear head, and what its backbone has otherwise than the network's: the trained stages before training.
+    """
 
     state: dict[str, torch.Tensor]
     pos_weight: list[float]
     epoch: int  # the kept epoch, counted from 1
     val_loss: float
+    share: float = 0.0
+    untouched: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,18 +137,30 @@ class Saved:
     settings: dict[str, Any]  # what train was run with, for people
     members: list[Member]
 
-    def networks(self) -> list[Tagger]:
-        """The members as networks in eval mode."""
-        built = []
+    def networks(self) -> list[Network]:
+        """The members as networks in eval mode: a `Tagger` each, or two of them `Blended`."""
+        built: list[Network] = []
         for member in self.members:
-            body = backbones.bare(self.backbone, self.preprocessing.resolution)
-            network = Tagger(body, len(self.attributes), self.hidden, self.dropout)
-            try:
-                network.load_state_dict(member.state)
-            except RuntimeError as error:
-                raise UserError(f"the model's weights do not fit {self.backbone}: {str(error)[:300]}") from None
-            built.append(network.eval().to(memory_format=torch.channels_last))
+            network = self._tagger(member.state, self.hidden)
+            if not member.share:
+                built.append(network)
+            else:
+                kept = {name: tensor for name, tensor in member.state.items() if name.startswith("backbone.")}
+                other = self._tagger(kept | member.untouched, 0)
+                # From here on they differ; below it one can do the work of both (trunk.shared).
+                other.first_trained = min(other.level(name) for name in member.untouched)
+                network.first_trained = other.first_trained
+                built.append(Blended(network, other, member.share).eval())
         return built
+
+    def _tagger(self, state: dict[str, torch.Tensor], hidden: int) -> Tagger:
+        body = backbones.bare(self.backbone, self.preprocessing.resolution)
+        network = Tagger(body, len(self.attributes), hidden, self.dropout)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"the model's weights do not fit {self.backbone}: {str(error)[:300]}") from None
+        return network.eval().to(memory_format=torch.channels_last)
 
     def log_pos_weight(self, index: int) -> np.ndarray:
         """log(pos_weight) of a member, shape (n_attributes,): what its logits are shifted by."""
@@ -150,11 +172,13 @@ def save(path: Path, saved: Saved) -> None:
     for member in saved.members:
         # pickle writes a text once for every object that holds it: with one object per text, equal models are equal bytes.
         member.state = {sys.intern(name): tensor for name, tensor in member.state.items()}
-    first = saved.members[0].state
-    for member in saved.members[1:]:
-        for name, tensor in member.state.items():
-            if torch.equal(tensor, first[name]):
-                member.state[name] = first[name]  # frozen parts are stored once
+        member.untouched = {sys.intern(name): tensor for name, tensor in member.untouched.items()}
+    for part in ("state", "untouched"):  # what several members have alike, as the frozen parts, is stored once
+        known: dict[str, torch.Tensor] = {}
+        for state in (getattr(member, part) for member in saved.members):
+            for name, tensor in state.items():
+                if torch.equal(tensor, known.setdefault(name, tensor)):
+                    state[name] = known[name]
     content = {item.name: getattr(saved, item.name) for item in fields(saved)}
     content |= {"format": FORMAT, "preprocessing": asdict(saved.preprocessing)}
     content["members"] = [{item.name: getattr(m, item.name) for item in fields(m)} for m in saved.members]
@@ -198,15 +222,21 @@ def _checked(saved: Saved) -> Saved:
     if not saved.members:
         raise ValueError("it has no member")
     for member in saved.members:
-        if not isinstance(member.state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in member.state.values()):
-            raise ValueError("a member's state is no mapping of tensors")
+        for state in (member.state, member.untouched):
+            if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+                raise ValueError("a member's state is no mapping of tensors")
         # Before a network of this size is made.
         last = [tensor for name, tensor in member.state.items() if name.startswith("head.") and name.endswith(".weight")][-1:]
         if not last or last[0].shape != (len(saved.attributes), saved.hidden or last[0].shape[-1]):
             raise ValueError("the head's weights do not fit the attributes and the hidden layer")
+        if isinstance(member.share, bool) or not 0 <= float(member.share) < 1:
+            raise ValueError("a member's share of the regression is not from 0 to 1")
+        regression = member.untouched.get("head.1.weight")
+        if member.share and (regression is None or regression.ndim != 2 or len(regression) != len(saved.attributes)):
+            raise ValueError("the regression's weights do not fit the attributes")
         weights = np.asarray(member.pos_weight, dtype=float)
         if weights.shape != (len(saved.attributes),) or not (np.isfinite(weights) & (weights > 0)).all():
             raise ValueError("pos_weight is no list of numbers above 0, one per attribute")
-        if not all(torch.isfinite(tensor).all() for tensor in member.state.values()):
+        if not all(torch.isfinite(tensor).all() for tensor in (*member.state.values(), *member.untouched.values())):
             raise ValueError("it has weights that are no numbers")
     return saved

@@ -62,6 +62,7 @@ class Train:
     batch_size: int = setting(at_least=2)
     hidden: int = setting(at_least=0)
     head_start: str = setting(one_of=STARTS)
+    blend: float | str = setting(or_word="auto", at_least=0, below=1)
     ema: float = setting(at_least=0, below=1)
     views: int = setting(at_least=0)
     lr_decay: float = setting(above=0, at_most=1)
@@ -215,7 +216,7 @@ def _value(kind: Any, value: Any, limits: Any) -> Any:
     if "or_word" in limits:
         word, rest = limits["or_word"], {key: limit for key, limit in limits.items() if key != "or_word"}
         try:
-            return value if value == word else _value(int, value, rest)
+            return value if value == word else _number(int if kind == int | str else float, value, rest)
         except ValueError as error:
             raise ValueError(f"{word}, or {error}") from None
     if "one_of" in limits:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from stages.lib import backbones, folding, inference
+from stages.lib.blending import Blended
 from stages.lib.mixing import Weighted
 from stages.lib.model import Tagger
 from stages.lib.pixels import Pictures
@@ -46,6 +47,18 @@ def split(network: Tagger, resolution: int) -> tuple[nn.Module, Tagger]:
     if found.shape != expected.shape or not (found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())):
         return nn.Identity(), network
     return folding.folded(trunk, resolution), rest.train()
+
+
+def shared(network: nn.Module, resolution: int) -> nn.Module:
+    """A `Blended` pair whose common trunk runs once; where it can't be cut, and for any other network, the network itself."""
+    if not isinstance(network, Blended):
+        return network
+    assert isinstance(network.tuned, Tagger)
+    assert isinstance(network.untouched, Tagger)
+    (trunk, tuned), (other, untouched) = split(network.tuned, resolution), split(network.untouched, resolution)
+    if isinstance(trunk, nn.Identity) or isinstance(other, nn.Identity):
+        return network
+    return Blended(tuned, untouched, network.share, trunk).eval()
 
 
 def through(trunk: nn.Module, batches: Iterable[Weighted], device: torch.device) -> Iterator[Weighted]:

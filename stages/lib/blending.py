@@ -1,0 +1,76 @@
+"""A fine-tuned network beside a regression on what the backbone saw before: the mean of their logits, by shares.
+
+On a few hundred images fine-tuning learns what pretrained features lack, and forgets some of what they had; the two err in
+different ways. How much the regression may say is chosen on validation rows, which neither was fitted on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.lib import loss
+
+SHARES = (0.0, 0.25, 0.5, 0.75)  # of the regression
+TEMPERATURES = np.exp(np.linspace(-2, 2, 81))
+# Least gain, relative to the network's own loss: the trained stages then run twice in prediction, and a smaller gain on a few
+# hundred labels is chance as often as not.
+WORTH = 0.02
+
+
+class Blended(nn.Module):
+    """Images (n, 3, height, width) -> logits (n, n_attributes): (1 - share) * tuned + share * untouched.
+
+    Both take what `trunk` makes of the images. `backbone` and `head` are those of the tuned network, for those who ask where
+    it looks.
+    """
+
+    def __init__(self, tuned: nn.Module, untouched: nn.Module, share: float, trunk: nn.Module | None = None) -> None:
+        super().__init__()
+        self.trunk = trunk or nn.Identity()
+        self.tuned, self.untouched, self.share = tuned, untouched, share
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = self.trunk(images)
+        return (1 - self.share) * self.tuned(seen) + self.share * self.untouched(seen)
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.tuned.backbone  # type: ignore[return-value]
+
+    @property
+    def head(self) -> nn.Module:
+        return self.tuned.head  # type: ignore[return-value]
+
+
+def chosen_share(tuned: np.ndarray, regression: np.ndarray, targets: np.ndarray) -> float:
+    """The one of SHARES with the lowest `scaled_loss`; 0 where it gains less than WORTH, or nothing is known.
+
+    Log-odds, corrected for pos_weight, and targets with NaN for unknown: all (n, n_attributes).
+    """
+    if np.isnan(targets).all():
+        return 0.0
+    losses = np.array([scaled_loss(mixed(tuned, regression, share), targets) for share in SHARES])
+    best = int(losses.argmin())
+    return SHARES[best] if losses[best] <= (1 - WORTH) * losses[0] else 0.0
+
+
+def mixed(tuned: np.ndarray, regression: np.ndarray, share: float) -> np.ndarray:
+    return (1 - share) * tuned + share * regression
+
+
+def scaled_loss(log_odds: np.ndarray, targets: np.ndarray) -> float:
+    """Mean log loss over known cells at the temperature that suits best.
+
+    A mean of two is less sure of itself than either, which alone lowers the loss of an overconfident network; evaluate
+    finds a temperature anyway.
+    """
+    return min(float(np.nanmean(loss.cells(log_odds / t, targets, np.array(1.0)))) for t in TEMPERATURES)
+
+
+def told(share: float, alone: float, both: float) -> str:
+    """`alone` and `both` are `scaled_loss` on validation rows: of the network, and beside the regression, half and half for 0."""
+    if not share:
+        return f"alone: beside the regression on frozen features its val log loss would be {both:.4f}, without {alone:.4f}"
+    return f"blended with the regression on frozen features, share {share:g}: val log loss {both:.4f}, without {alone:.4f}"

@@ -3,13 +3,14 @@
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --variant default --variant "mixup: augment.mix=mixup"
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --variant "reference: freeze=layer3 @recipes/reference.txt"
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --hide 0.3 --hide 0.6
-    python -m tests.bench.recipe IMAGES LABELS --seeds 3 --rows 50 --rows 100 --rows 200
+    python -m tests.bench.recipe IMAGES LABELS --seeds 3 --rows 50 --rows 100 --rows 200 --set stats.val=0.15
 
 Each line is the mean and the standard deviation over seeds (which change the split too) of scores on validation rows, by which
 recipes may be chosen, and on test rows, by which they may not. With --hide that share of the known training labels is made
 unknown, and three ways to treat unknown labels are compared: the masked loss, training on complete rows alone, and 0 for NA. With
 --rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks; @FILE
-stands for those in a file. With --out every run is kept, as a line of JSON with its scores epoch by epoch.
+stands for those in a file; --set changes all that is compared. With --out every run is kept, as a line of JSON with its
+scores epoch by epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[], metavar="NAME[: KEY=VALUE ...]")
     parser.add_argument("--hide", action="append", default=[], type=float, metavar="SHARE")
     parser.add_argument("--rows", action="append", default=[], type=int, metavar="N")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting other than in params.yaml, for all"
+    )
     parser.add_argument("--out", type=Path, help="file that gets a line of JSON per run")
     args = parser.parse_args()
     trials = [variant(text) for text in args.variant]
@@ -73,15 +77,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bases: dict[tuple[str, ...], Path] = {}
         for trial in trials or [Trial("default")]:
+            trial = replace(trial, changes=(*args.set, *trial.changes))
             # Settings of validate change what is in the store.
             prepared = tuple(change for change in trial.changes if change.startswith("validate."))
             if prepared not in bases:
                 bases[prepared] = Path(scratch) / str(len(bases))
                 validate(bases[prepared], args.images, args.labels, trial.changes)
-            found = [one_run(bases[prepared], trial, seed) for seed in range(args.seeds)]
-            if args.out:
-                with args.out.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps({"trial": trial.name, "seed": i, **row}) + "\n" for i, row in enumerate(found))
+            found = []
+            for seed in range(args.seeds):
+                found.append(one_run(bases[prepared], trial, seed))
+                if args.out:
+                    with args.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps({"trial": trial.name, "seed": seed, **found[-1]}) + "\n")
             values = np.array([[row[name] for name in SCORES] for row in found])
             cells = zip(values.mean(axis=0), values.std(axis=0, ddof=args.seeds > 1), strict=True)
             print(f"{trial.name:<34}" + "".join(f"{f'{mean:.3f} ± {std:.3f}':>16}" for mean, std in cells), flush=True)

@@ -122,7 +122,8 @@ def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
 def subject_of(inputs: held_out.Inputs, settings: Any, fingerprint: str, n_scored: int, goal: decisions.Goal) -> card.Subject:
     saved, labelled = inputs.saved, (settings.data.labels, inputs.targets, inputs.groups)
     made = (fingerprint, saved.backbone, saved.preprocessing, saved.settings)
-    return card.Subject(*made, *labelled, n_scored, settings.folds, goal_in_words(goal))
+    share = float(np.mean([member.share for member in saved.members]))
+    return card.Subject(*made, *labelled, n_scored, settings.folds, goal_in_words(goal), share)
 
 
 def write_predictions(path: Path, inputs: held_out.Inputs, tested: held_out.Scored, outcome: evidence.Outcome) -> None:

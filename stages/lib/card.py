@@ -43,6 +43,7 @@ class Subject:
     n_scored: int
     folds: int
     goal: str
+    share: float  # of the regression on frozen features in what the model says, mean over the folds
 
 
 def text(subject: Subject, table: pd.DataFrame, macro: dict[str, float]) -> str:
@@ -57,11 +58,12 @@ def _opening(subject: Subject, rows: list[dict[str, Any]]) -> str:
     chosen = ", ".join(f"{key} {_plain(subject.settings[key])}" for key in named)
     models = f"{subject.folds} networks, one per fold" if subject.folds > 1 else "one network"
     names = ", ".join(_plain(row["attribute"]) for row in rows)
+    beside = f"; beside it, with a share of {subject.share:.2g}, a regression on the features of the pretrained network"
     return (
         "# Model card\n\n"
         "Written by `dvc repro evaluate` from this run's numbers; do not edit.\n\n"
         f"- Model: `models/model.pth` (SHA-256 starts with `{subject.fingerprint[:12]}`), {models}, "
-        f"backbone {_code(subject.backbone)} ({chosen})\n"
+        f"backbone {_code(subject.backbone)} ({chosen}){beside if subject.share else ''}\n"
         f"- Tags: {names}\n"
         f"- Input: any picture, made a square of {subject.seen.side} px ({SHAPES[subject.seen.fit]}) "
         f"and scored at {subject.seen.resolution} px\n"

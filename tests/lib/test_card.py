@@ -23,7 +23,7 @@ def subject(n_attributes: int, **changes: object) -> card.Subject:
     settings = {"weights": "pretrained", "freeze": "layer3", "lr": 0.001, "epochs": 8, "seed": 7, "train": {"side": 3}}
     groups = np.array([0, 0, 1, 2, 3, 4])
     seen = Preprocessing(256, "pad", 224, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    of_rows = ("data/labels.txt", targets, groups, 99, 1, "the best F1")
+    of_rows = ("data/labels.txt", targets, groups, 99, 1, "the best F1", 0.0)
     made = card.Subject("0123456789abcdef", "resnet18", seen, settings, *of_rows)
     return replace(made, **changes)
 
@@ -40,6 +40,12 @@ def rows_of(text: str, heading: str) -> dict[str, list[str]]:
     (section,) = [part for part in text.split("\n## ") if part.startswith(heading)]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[2:]}
+
+
+def test_a_regression_that_has_a_say_is_named_with_its_share() -> None:
+    assert "regression on the features of" not in card_of(verdicts.LEARNED)
+    text = card_of(verdicts.LEARNED, changes={"share": 0.25})
+    assert "; beside it, with a share of 0.25, a regression on the features of the pretrained network" in text
 
 
 def test_every_section_holds_the_numbers_of_the_run() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -14,24 +17,45 @@ from stages.lib.params import Augment
 from stages.lib.pixels import Pictures
 from stages.lib.preprocessing import Preprocessing, normalised
 
-GREY = 128  # of the corners that a rotation leaves empty: near the mean of most normalisations
+GREY = 128 / 255  # of the corners that a rotation leaves empty: near the mean of most normalisations
 
 
 def transforms(strength: Augment, resolution: int) -> v2.Compose:
-    """uint8 (3, side, side) -> float (3, resolution, resolution) from 0 to 1, with the chosen distortions."""
+    """uint8 (3, side, side) -> float (3, resolution, resolution) from 0 to 1, with the chosen distortions.
+
+    Colours and rotation work on floats: on bytes each of them would convert to floats and back.
+    """
     jitter = (strength.brightness, strength.contrast, strength.saturation, strength.hue)
     steps: list[torch.nn.Module] = [
         v2.RandomResizedCrop(resolution, scale=strength.crop_scale, antialias=True),
         v2.RandomHorizontalFlip(strength.horizontal_flip),
         v2.RandomVerticalFlip(strength.vertical_flip),
+        v2.ToDtype(torch.float32, scale=True),
     ]
     if any(jitter):
         steps.append(v2.ColorJitter(*jitter))
     if strength.rotation:
-        steps.append(v2.RandomRotation(strength.rotation, v2.InterpolationMode.BILINEAR, fill=GREY))
+        steps.append(Rotation(strength.rotation))
     if strength.grayscale:
         steps.append(v2.RandomGrayscale(strength.grayscale))
-    return v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)])
+    return v2.Compose(steps)
+
+
+class Rotation(v2.RandomRotation):
+    """By an angle drawn evenly up to the given degrees, either way; takes half the time of what it inherits."""
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        return rotated(inpt, params["angle"])
+
+
+def rotated(picture: torch.Tensor, degrees: float) -> torch.Tensor:
+    """A square float picture (3, side, side), turned counter-clockwise, bilinear; empty corners become GREY."""
+    side, cos, sin = picture.shape[-1], math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    centres = (2 * torch.arange(side) + 1) / side - 1  # of pixels, from -1 to 1
+    across, down = centres[None, :], centres[:, None]
+    place = torch.stack([cos * across - sin * down, sin * across + cos * down], dim=-1)
+    # Outside of the picture is 0, so what is GREY has to be 0 too.
+    return functional.grid_sample((picture - GREY)[None], place[None], align_corners=False)[0] + GREY
 
 
 class TrainingPictures(Dataset):

@@ -7,8 +7,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from stages.lib import resampling, verdicts
-from stages.lib.chance import seed_for
-from stages.lib.evidence import RESAMPLES, Outcome
+from stages.lib.evidence import Outcome
 
 SCORES = ("ap", "roc_auc", "f1", "skill")
 MACRO = "all together"  # what the row of the macro score is called; an attribute may be called so too
@@ -25,10 +24,9 @@ def contrast(attributes: list[str], one: Outcome, other: Outcome, seed: int) -> 
     `word` tells what `one` is next to `other`. NaN, and no word, where a score is undefined. The bias that resampling
     adds to AP is that of both, and so not of the difference.
     """
-    drawn = resampling.draws(one.groups, RESAMPLES, seed_for(seed, "bootstrap"))
     once = np.ones((1, len(one.groups)), dtype=np.uint8)
     n_groups = len(np.unique(one.groups))
-    points, resampled = ([which.resampled(weights) for which in (one, other)] for weights in (once, drawn))
+    points, resampled = ([which.resampled(once) for which in (one, other)], [which.bootstrap(seed) for which in (one, other)])
     tables = []
     for score in SCORES:
         rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ class Outcome:
     """Rows that were scored by a model that has not seen them; arrays are (n_rows, n_attributes) unless said otherwise.
 
     `targets` has NaN for unknown; `constant` (n_rows, n_attributes) is the log-odds of the base rate of the rows that
-    the model has learned from; `groups` (n_rows,) are equal for near-duplicates.
+    the model has learned from; `groups` (n_rows,) are equal for near-duplicates. What was drawn once is kept in `drawn`.
     """
 
     targets: np.ndarray
@@ -28,6 +28,7 @@ class Outcome:
     decided: np.ndarray
     constant: np.ndarray
     groups: np.ndarray
+    drawn: dict[int, dict[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def losses(self) -> np.ndarray:
@@ -43,6 +44,12 @@ class Outcome:
         given = (self.targets, self.log_odds, self.decided.astype(float), self.losses, self.constant_losses)
         return resampling.bootstrap(*given, weights)
 
+    def bootstrap(self, seed: int) -> dict[str, np.ndarray]:
+        """All scores in RESAMPLES resamples; two outcomes with the same groups and seed are drawn alike."""
+        if seed not in self.drawn:
+            self.drawn[seed] = self.resampled(resampling.draws(self.groups, RESAMPLES, seed_for(seed, "bootstrap")))
+        return self.drawn[seed]
+
 
 def assess(attributes: list[str], found: Outcome, seed: int) -> tuple[pd.DataFrame, dict[str, float]]:
     """A table with a row per attribute, and the macro scores; both have NaN where a score is undefined.
@@ -51,7 +58,7 @@ def assess(attributes: list[str], found: Outcome, seed: int) -> tuple[pd.DataFra
     that is gone), each with `_low` and `_high` of its 95 % interval; `p` (permutation test of AP, adjusted by Holm for the
     attributes that could be tested), `verdict`, `positives`, `negatives`. The macro skill is over all known cells.
     """
-    drawn = found.resampled(resampling.draws(found.groups, RESAMPLES, seed_for(seed, "bootstrap")))
+    drawn = found.bootstrap(seed)
     points = found.resampled(np.ones((1, len(found.targets)), dtype=np.uint8))
     table = pd.DataFrame({"attribute": attributes})
     table["positives"], table["negatives"] = (found.targets == 1).sum(axis=0), (found.targets == 0).sum(axis=0)

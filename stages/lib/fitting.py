@@ -72,13 +72,14 @@ def fit_fold(
     frozen, rest = trunk.split(network, how.resolution)
     prepared = trunk.Prepared(frozen.to(device), inputs.store, crew.part(val_rows), how, device)
 
-    kept_views = views.Views(feed, frozen, views.count_of(settings.train.views, feed, frozen, device), device)
+    count, bf16 = views.count_of(settings.train.views, feed, frozen, device), settings.train.bf16
+    kept_views = views.Views(feed, frozen, count, device, bf16)
 
     def batches(epoch: int) -> Iterator[mixing.Weighted]:
-        if kept_views.count:
+        if count:
             return kept_views.batches(epoch)
         mixed = mixing.mixed(feed.batches(epoch), settings.augment.mix, settings.augment.mix_alpha, seed_for(seed, "mix", epoch))
-        return trunk.through(frozen, mixed, device)
+        return trunk.through(frozen, mixed, device, bf16)
 
     def evaluate(trained: models.Tagger) -> dict[str, float]:
         logits, targets = crew.put_together(prepared.logits(trained)), inputs.targets[val_rows]
@@ -102,6 +103,7 @@ def fit_fold(
         settings.epochs,
         settings.train.patience,
         settings.train.ema,
+        bf16,
     )
     result = training.fit(
         rest.to(device),

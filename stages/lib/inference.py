@@ -22,6 +22,11 @@ def device_of(choice: str) -> torch.device:
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def precision(device: torch.device, bf16: bool) -> torch.autocast:
+    """The context that a network runs forward in: float32, but for matrix products and convolutions in `bf16` on a GPU."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16 and device.type == "cuda")
+
+
 def logits(
     network: nn.Module,
     store: Pictures,

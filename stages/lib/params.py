@@ -71,6 +71,7 @@ class Train:
     device: str = setting(one_of=("auto", "cpu", "cuda"))
     workers: int | str = setting(or_word="auto", at_least=0)
     processes: int = setting(at_least=1)
+    bf16: bool = setting()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from stages.lib import backbones, loss
+from stages.lib import backbones, inference, loss
 from stages.lib.checkpoint import NOTHING_KEPT, Fold, Stateful
 from stages.lib.errors import UserError
 from stages.lib.mixing import Weighted
@@ -32,6 +32,7 @@ class Recipe:
     epochs: int
     patience: int
     ema: float = 0.0  # decay per iteration of the averaged weights, which then are what is scored and kept; 0: none
+    bf16: bool = False  # on a GPU the forward pass in half the bits; weights, loss and evaluation stay in float32
 
 
 @dataclass
@@ -162,7 +163,8 @@ def train_one_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         try:
-            logits = network(images.to(device))
+            with inference.precision(device, recipe.bf16):
+                logits = network(images.to(device)).float()
             own_sum, own_known = loss.masked_sum(logits, targets.to(device), weight, cell_weights.to(device))
             batch_sum, batch_known = members.total(own_sum, own_known)
             # Divided by the whole batch's known labels; times the size, since the team takes the mean of its gradients.

@@ -35,11 +35,12 @@ def split(network: Tagger, resolution: int) -> tuple[nn.Module, Tagger]:
     """
     if not network.first_trained:
         return nn.Identity(), network
-    whole = deepcopy(network).eval()
     trunk, rest = _trunk_of(deepcopy(network)), _rest_of(deepcopy(network))
     probe = torch.rand((2, 3, resolution, resolution), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    was_training = network.training
     with torch.no_grad():
-        expected = whole(probe)
+        expected = network.eval()(probe)
+        network.train(was_training)
         try:
             found = rest.eval()(trunk(probe))
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a half that is no network any more
@@ -61,10 +62,11 @@ def shared(network: nn.Module, resolution: int) -> nn.Module:
     return Blended(tuned, untouched, network.share, trunk).eval()
 
 
-def through(trunk: nn.Module, batches: Iterable[Weighted], device: torch.device) -> Iterator[Weighted]:
+def through(trunk: nn.Module, batches: Iterable[Weighted], device: torch.device, bf16: bool = False) -> Iterator[Weighted]:
     """Batches of (pictures, targets, weights) -> batches of (activations, targets, weights), activations on the device."""
     for pictures, targets, weights in batches:
-        with torch.no_grad():  # not inference mode, whose tensors no gradient could be taken of
+        # Not inference mode, whose tensors no gradient could be taken of.
+        with torch.no_grad(), inference.precision(device, bf16):
             activations = trunk(pictures.to(device, memory_format=torch.channels_last))
         yield activations, targets, weights
 

@@ -40,8 +40,8 @@ def count_of(choice: int, feed: Feed, frozen: nn.Module, device: torch.device) -
 class Views:
     """Batches of (activations, targets, weights) of `count` views of each picture; pictures are not mixed with others."""
 
-    def __init__(self, feed: Feed, frozen: nn.Module, count: int, device: torch.device) -> None:
-        self.feed, self.frozen, self.count, self.device = feed, frozen, count, device
+    def __init__(self, feed: Feed, frozen: nn.Module, count: int, device: torch.device, bf16: bool = False) -> None:
+        self.feed, self.frozen, self.count, self.device, self.bf16 = feed, frozen, count, device, bf16
         self.kept: dict[int, torch.Tensor] = {}  # (n_images, ...) by the epoch that showed the view first
 
     def batches(self, epoch: int) -> Iterator[mixing.Weighted]:
@@ -55,7 +55,7 @@ class Views:
         kept = torch.empty(0)
         pictures = mixing.mixed(self.feed.batches(epoch), "none", 1.0, 0)
         plan = self._own_parts(epoch)
-        for indices, batch in zip(plan, trunk.through(self.frozen, pictures, self.device), strict=True):
+        for indices, batch in zip(plan, trunk.through(self.frozen, pictures, self.device, self.bf16), strict=True):
             if not len(kept):
                 kept = batch[0].new_zeros((len(self.feed.pictures), *batch[0].shape[1:]))
             kept[indices] = batch[0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from stages.lib import augment, feeding
 from stages.lib.params import Augment
@@ -258,3 +259,17 @@ def test_normalised_values() -> None:
     assert (normalised(batch, HOW) == 0).all()
     one_deviation = torch.stack([torch.full((2, 2), m + s) for m, s in zip(HOW.mean, HOW.std, strict=True)])
     torch.testing.assert_close(normalised(one_deviation[None], HOW), torch.ones(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("degrees", [0.0, 10.0, -7.0, 33.0])
+def test_a_rotation_is_that_of_torchvision_within_the_picture(degrees: float) -> None:
+    """At the edges torchvision weighs the picture twice with the share of it that a pixel covers."""
+    picture = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    found = augment.rotated(picture, degrees)
+    expected = v2.functional.rotate(picture, degrees, v2.InterpolationMode.BILINEAR, fill=augment.GREY)
+    inside = v2.functional.rotate(torch.ones(1, 40, 40), degrees, v2.InterpolationMode.BILINEAR)[0] > 1 - 1e-5
+    assert inside.float().mean() > 0.6
+    torch.testing.assert_close(found[:, inside], expected[:, inside], atol=1e-4, rtol=0)
+    outside = v2.functional.rotate(torch.ones(1, 40, 40), degrees, v2.InterpolationMode.BILINEAR)[0] == 0
+    assert (found[:, outside] == torch.tensor(augment.GREY)).all()
+    assert outside.any() == bool(degrees)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from stages.lib import contrast, metrics, resampling
+from stages.lib import contrast, evidence, metrics, resampling
 from stages.lib.chance import seed_for
 from stages.lib.contrast import BETTER, MACRO, SAME, WORSE
 from stages.lib.evidence import Outcome
@@ -24,7 +24,7 @@ Z = 1.959964
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrast, "RESAMPLES", 300)
+    monkeypatch.setattr(evidence, "RESAMPLES", 300)
 
 
 def pair(seed: int, n_images: int = 90, signals: tuple[float, float] = (1.0, 0.7), noise: float = 0.5) -> tuple[Outcome, Outcome]:
@@ -94,7 +94,7 @@ def test_points_are_the_scores_of_both() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_spread_is_that_of_both_models_on_the_same_repeated_rows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrast, "RESAMPLES", 40)
+    monkeypatch.setattr(evidence, "RESAMPLES", 40)
     one, other = pair(seed)
     found = contrast.contrast(NAMES, one, other, seed)
     differences = []
@@ -275,7 +275,7 @@ def test_perfect_next_to_constant_is_not_called_equal(score: str) -> None:
 
 
 def test_rounding_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrast, "RESAMPLES", 2000)
+    monkeypatch.setattr(evidence, "RESAMPLES", 2000)
     targets = np.repeat([[1.0], [0.0]], 50, axis=0).repeat(3, axis=1)
     perfect, constant_in_one = 2 * targets - 1, (2 * targets - 1) * [0.0, 1, 1]
     found = rows(contrast.contrast(NAMES, outcome_of(targets, perfect), outcome_of(targets, constant_in_one), 0), "roc_auc")

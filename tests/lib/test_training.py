@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import backbones, loss, mixing, model, training
+from stages.lib import backbones, inference, loss, mixing, model, training
 from stages.lib.errors import UserError
 from stages.lib.mixing import Weighted
 
@@ -312,3 +312,24 @@ def test_the_network_as_it_comes_competes_as_epoch_0_where_asked() -> None:
     )
     assert (result.epoch, result.val_loss, len(result.epochs)) == (0, 1.0, 2)
     assert all(torch.equal(result.state[name], tensor) for name, tensor in start.items())
+
+
+def test_half_the_bits_are_for_the_forward_pass_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, tried on the CPU: about the same losses, while weights, optimizer, loss and evaluation keep all bits."""
+    assert not inference.precision(CPU, True)._enabled  # a CPU computes as before, whatever the setting says
+    expected = fitted(tiny(), recipe(epochs=3), sequence([3.0, 2.0, 1.0]))
+    monkeypatch.setattr(inference, "precision", lambda _, wanted: torch.autocast("cpu", torch.bfloat16, enabled=wanted))
+    network, seen = tiny(), []
+    network.head.register_forward_hook(lambda _, __, logits: seen.append((network.training, logits.dtype)))
+
+    def evaluate(scored: model.Tagger) -> dict[str, float]:
+        with torch.inference_mode():
+            scored.eval()(one_batch()[0])
+        return {"val_loss": 3.0 - len(seen) / 10, "val_ap": 0.5}
+
+    found = fitted(network, recipe(epochs=3, bf16=True), evaluate)
+    assert seen == [(True, torch.bfloat16), (False, torch.float32)] * 3
+    losses = [[row["loss"] for row in fit.iterations] for fit in (found, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+    assert all(tensor.dtype != torch.bfloat16 for tensor in found.state.values())

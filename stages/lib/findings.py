@@ -54,7 +54,7 @@ def summary(table: pd.DataFrame, macro: dict[str, float], where: str, goal: str,
     ]
     lines.append(
         "  skill: share of the constant's log loss that is gone. "
-        f"Fine-tuning gains {_signed(macro['ap_gain_features'])} of AP over the features "
+        f"Fine-tuning beside the features: AP {_signed(macro['ap_gain_features'])} "
         f"[{_signed(macro['ap_gain_features_low'])}, {_signed(macro['ap_gain_features_high'])}]"
     )
     lines.append(

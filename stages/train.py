@@ -96,7 +96,8 @@ def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torc
                 heard = early(backbone, inputs, how, settings, device, kept)
                 title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
                 print(models.opening(network, title), flush=True)
-            if settings.train.head_start == "regression" and crew.rank == 0:  # the others begin with the first one's weights
+            # The others of a team begin with the first one's weights, and what is carried on with comes from the checkpoint.
+            if settings.train.head_start == "regression" and crew.rank == 0 and not kept.fold(fold).begun:
                 start_head(network, heard.features, inputs, settings, fold)
             before = fitting.untouched(network)
             result = fitting.fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
-from stages.lib import code, feeding, files, probe, training
+from stages import train
+from stages.lib import checkpoint, code, feeding, files, probe, training
 from tests.project import FAST, Project, project
 
 
@@ -78,6 +81,39 @@ def test_folds_that_are_trained_are_kept(folded: Project, tmp_path: Path) -> Non
     stop_in_epoch(own, 1)
     assert epochs_trained(own) == 2
     assert bytes_of(own) == bytes_of(folded)
+
+
+# All that may go on from one epoch to the next: a state that the checkpoint forgets makes the test below fail.
+EVERYTHING = {"freeze": "layer3", "epochs": 4, "dropout": [0.4, 0.3], "train.hidden": 0, "train.head_start": "regression"}
+EVERYTHING |= {"train.ema": 0.7, "train.warmup": 0.3, "train.lr_decay": 0.7, "train.workers": 1}
+EVERYTHING |= {"augment.vertical_flip": 0.2, "augment.hue": 0.1, "augment.grayscale": 0.2}
+
+
+@pytest.mark.parametrize("more", [{"augment.mix": "cutmix"}, {"train.views": 2}], ids=str)  # which exclude each other
+def test_a_training_that_stops_behind_every_epoch_ends_with_the_same_bytes(tmp_path: Path, more: dict[str, Any]) -> None:
+    made = project(tmp_path / "made", FAST | EVERYTHING | more)
+    shutil.copytree(made.folder, tmp_path / "whole")
+    whole = Project(tmp_path / "whole")
+    assert epochs_trained(whole) == EVERYTHING["epochs"]
+
+    save = checkpoint.Fold.save
+
+    def save_and_stop(*given: Any, **named: Any) -> None:
+        save(*given, **named)
+        raise Stopped
+
+    for number in range(EVERYTHING["epochs"]):
+        for scrambled in (random.seed, np.random.seed, torch.manual_seed):  # as a process of its own begins with other numbers
+            scrambled(1000 + number)
+        with (
+            mock.patch.object(train, "start_head", side_effect=train.start_head) as started,
+            mock.patch.object(checkpoint.Fold, "save", save_and_stop),
+            pytest.raises(Stopped),
+        ):
+            made.run("train")
+        assert started.call_count == (number == 0)  # behind the first epoch the head comes from the checkpoint
+    assert epochs_trained(made) == 0
+    assert bytes_of(made) == bytes_of(whole)
 
 
 def test_a_kill_while_outputs_are_written_costs_no_epoch(folded: Project, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import timm
 import torch
 from torch import nn
 
-from stages.lib import downloads
+from stages.lib import downloads, tensors
 from stages.lib.errors import UserError, first_line
+from stages.lib.faults import shown
 
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 STRIDES = (4, 8, 16, 32)  # of layer1 to layer4
@@ -159,9 +160,9 @@ def _embedded_weights(backbone: nn.Module) -> dict[str, torch.Tensor]:
     found = [file for place in places for file in sorted(Path(place).glob("models/*.pth"))]
     if not found:
         raise UserError(f"weights: the package {EMBEDDED_PACKAGE} is not installed; run 'make install'")
-    tensors = list(_weights_of_file(found[0]).values())
+    published = list(_weights_of_file(found[0]).values())
     # The package's file ends with the 1000-class layer, which this model leaves out.
-    return dict(zip(backbone.state_dict(), tensors, strict=False))
+    return dict(zip(backbone.state_dict(), published, strict=False))
 
 
 def _weights_of_file(path: Path) -> dict[str, torch.Tensor]:
@@ -178,6 +179,9 @@ def _weights_of_file(path: Path) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
         raise UserError(f"weights: {path} holds no state dict (names and tensors)")
+    for name, value in content.items():
+        if why := tensors.flaw(value):
+            raise UserError(f"weights: the tensor '{shown(name)}' of {path} {why}")
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 

@@ -44,16 +44,21 @@ class Fold:
     def __init__(self, path: Path | None = None, writes: bool = True) -> None:
         self.path, self.writes = path, writes
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to carry on with."""
+        return self.path is not None and self.path.is_file()
+
     def load(self, moving: Mapping[str, Stateful]) -> dict[str, Any]:
         """Bring `moving`, by name, to where it was when the file was written; {} where there is none.
 
         Returns the `tables` given then, "epochs" among them. UserError for a file that can't be read or does not fit; it is
         moved out of the way.
         """
-        if self.path is None or not self.path.is_file():
+        if self.path is None or not self.begun:
             return {}
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = tensors.read(self.path)
             if not content["finished"]:
                 for name, part in moving.items():
                     part.load_state_dict(content["moving"][name])

@@ -33,7 +33,10 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("interrupted: no file is half-written; the same command starts this stage again", file=sys.stderr)
+        print(
+            "interrupted: no file is half-written; the same command carries on, or starts this stage again",
+            file=sys.stderr,
+        )
         sys.exit(130)
     except Exception as error:
         message = _message(error)

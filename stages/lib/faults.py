@@ -75,8 +75,9 @@ def attribute_names(content: Any) -> list[str]:
     """The attributes that a model file names, which may be anything. ValueError for what no labels file could have named."""
     if not isinstance(content, list) or not content or not all(isinstance(name, str) and name for name in content):
         raise ValueError("its attributes are no list of names")
+    times = Counter(content)
     for name in content:
-        if why := unfit(name) or ("stands there twice" if content.count(name) > 1 else ""):
+        if why := unfit(name) or ("stands there twice" if times[name] > 1 else ""):
             raise ValueError(f"attribute name '{shown(name)}' {why}")
     return content
 

@@ -139,8 +139,8 @@ def read_json(path: Path, made_by: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the {made_by} stage writes it: run 'dvc repro {made_by}'") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}); run 'dvc repro --force {made_by}'") from None
+    except (ValueError, RecursionError) as error:  # also no UTF-8, 5,000 digits, brackets in brackets without end
+        raise UserError(f"{path} is not JSON ({first_line(error)}); run 'dvc repro --force {made_by}'") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object; run 'dvc repro --force {made_by}'")
     return content

@@ -172,7 +172,9 @@ def _what_it_is(path: Path) -> str:
     for magic, name in known.items():
         if start.startswith(magic):
             return f"not an image: it is {name}"
-    return f"not an image in a known format (it starts with {shown(start[:16])})"
+    # Of what a link leads to nothing is quoted: the link may be somebody else's, and the file not meant for tables.
+    quoted = "" if path.is_symlink() else f" (it starts with {shown(start[:16])})"
+    return f"not an image in a known format{quoted}"
 
 
 def check_size(width: int, height: int, frame: Frame) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import nn
 from stages.lib import backbones, tensors
 from stages.lib.blending import Blended
 from stages.lib.errors import UserError, first_line
-from stages.lib.faults import attribute_names
+from stages.lib.faults import attribute_names, shown
 from stages.lib.params import FREEZE_LEVELS
 from stages.lib.preprocessing import Preprocessing, parsed
 
 FORMAT = "image-attribute-tagger 1"
+MOST_MEMBERS = 100  # as many as `folds` may be
 
 
 class Tagger(nn.Module):
@@ -109,6 +111,21 @@ def opening(network: Tagger, title: str) -> str:
     return "\n".join(lines)
 
 
+def untrained(name: str, resolution: int, n_attributes: int, hidden: int, *dropout: float) -> Tagger:
+    return Tagger(backbones.bare(name, resolution), n_attributes, hidden, dropout)
+
+
+@lru_cache(maxsize=4)
+def shapes(*kind: Any) -> dict[str, torch.Size]:
+    """Of the tensors of `untrained(*kind)`, by name; without memory for them, since a file may name a network of any size."""
+    try:
+        with torch.device("meta"):
+            network = untrained(*kind)
+    except (NotImplementedError, RuntimeError):  # a family that computes with its weights while it is built
+        network = untrained(*kind)
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
 @dataclass
 class Member:
     """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute.
@@ -138,7 +155,7 @@ class Saved:
     members: list[Member]
 
     def networks(self) -> list[Network]:
-        """The members as networks in eval mode: a `Tagger` each, or two of them `Blended`."""
+        """The members as networks in eval mode: a `Tagger` each, or two of them `Blended`. UserError where weights do not fit."""
         built: list[Network] = []
         for member in self.members:
             network = self._tagger(member.state, self.hidden)
@@ -154,12 +171,13 @@ class Saved:
         return built
 
     def _tagger(self, state: dict[str, torch.Tensor], hidden: int) -> Tagger:
-        body = backbones.bare(self.backbone, self.preprocessing.resolution)
-        network = Tagger(body, len(self.attributes), hidden, self.dropout)
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(f"the model's weights do not fit {self.backbone}: {str(error)[:300]}") from None
+        kind: tuple[Any, ...] = (self.backbone, self.preprocessing.resolution, len(self.attributes), hidden, *self.dropout)
+        expected, found = shapes(*kind), {name: tensor.shape for name, tensor in state.items()}
+        if differs := [name for name in {**expected, **found} if expected.get(name) != found.get(name)]:
+            some = f"{shown(differs[0])}{f' and {len(differs) - 1} more' * (len(differs) > 1)}"
+            raise UserError(f"the model's weights do not fit {self.backbone}: {some}; run 'dvc repro --force train'")
+        network = untrained(*kind)
+        network.load_state_dict(state)
         return network.eval().to(memory_format=torch.channels_last)
 
     def log_pos_weight(self, index: int) -> np.ndarray:
@@ -190,7 +208,7 @@ def load(path: Path) -> Saved:
     if not path.is_file():
         raise UserError(f"model {path} is missing; the train stage writes it: run 'dvc repro train'")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = tensors.read(path)
     except Exception as error:  # damaged bytes lead the unpickler to errors of every type
         raise UserError(
             f"model {path} is damaged or no model file ({first_line(error)}); run 'dvc repro --force train'"
@@ -204,8 +222,8 @@ def load(path: Path) -> Saved:
         return _checked(Saved(**content))
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"model {path} lacks a part: {error}; run 'dvc repro --force train'") from None
-    except ValueError as error:
-        raise UserError(f"model {path} can't be used: {error}; run 'dvc repro --force train'") from None
+    except (ValueError, OverflowError, RuntimeError) as error:  # the last of tensors where numbers belong
+        raise UserError(f"model {path} can't be used: {first_line(error)}; run 'dvc repro --force train'") from None
 
 
 def _checked(saved: Saved) -> Saved:
@@ -219,12 +237,15 @@ def _checked(saved: Saved) -> Saved:
         or not all(0 <= float(share) < 1 for share in saved.dropout)
     ):
         raise ValueError("dropout is no pair of shares")
-    if not saved.members:
-        raise ValueError("it has no member")
+    if not 1 <= len(saved.members) <= MOST_MEMBERS:
+        raise ValueError(f"it has {len(saved.members)} members, not 1 to {MOST_MEMBERS}")
     for member in saved.members:
         for state in (member.state, member.untouched):
             if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
                 raise ValueError("a member's state is no mapping of tensors")
+            for name, tensor in state.items():
+                if why := tensors.flaw(tensor):
+                    raise ValueError(f"its tensor '{shown(name)}' {why}")
         # Before a network of this size is made.
         last = [tensor for name, tensor in member.state.items() if name.startswith("head.") and name.endswith(".weight")][-1:]
         if not last or last[0].shape != (len(saved.attributes), saved.hidden or last[0].shape[-1]):

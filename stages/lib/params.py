@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import reprlib
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -21,6 +22,8 @@ from stages.lib.errors import UserError
 FREEZE_LEVELS = ("none", "layer1", "layer2", "layer3", "layer4", "all")
 STARTS = ("random", "regression")  # of the head
 MIXES = ("none", "mixup", "cutmix")
+BRIEFLY = reprlib.Repr()  # what aliases of YAML nest in each other may be longer, written out, than any memory
+BRIEFLY.maxstring, BRIEFLY.maxother, BRIEFLY.maxlevel = 100, 100, 2
 GOALS = ("f1", "precision", "recall", "fixed")  # of a threshold
 
 
@@ -168,7 +171,7 @@ def load(path: Path, keys: tuple[str, ...]) -> Chosen:
         raise UserError(f"{path} is missing: run from the project's folder, or restore it with git") from None
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a 13th month, 5,000 digits
         raise UserError(f"{path} is not YAML: {error}") from None
     problems: list[str] = []
     settings = _section(Settings, content, "", problems)
@@ -181,7 +184,7 @@ def load(path: Path, keys: tuple[str, ...]) -> Chosen:
 
 def _section(kind: type, content: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(content, dict):
-        problems.append(f"{prefix.rstrip('.') or 'the file'}: expected names and values, found {content!r}")
+        problems.append(f"{prefix.rstrip('.') or 'the file'}: expected names and values, found {BRIEFLY.repr(content)}")
         return None
     hints = get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}
@@ -200,7 +203,7 @@ def _section(kind: type, content: Any, prefix: str, problems: list[str]) -> Any:
             try:
                 values[name] = _value(hints[name], content[name], item.metadata)
             except ValueError as error:
-                problems.append(f"{prefix}{name}: {content[name]!r} is not valid; expected {error}")
+                problems.append(f"{prefix}{name}: {BRIEFLY.repr(content[name])} is not valid; expected {error}")
     return None if problems else kind(**values)
 
 

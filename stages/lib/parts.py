@@ -118,7 +118,7 @@ def parsed(lines: Iterator[str] | IO[str], path: Path, expected: int) -> Iterato
         for text in lines:
             yield Row(*json.loads(text))
             found += 1
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{path} is damaged in row {found + 1}; delete it and run the same command again") from None
     if found != expected:
         raise UserError(f"{path} has {found} rows instead of {expected}; delete it and run the same command again")

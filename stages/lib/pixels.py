@@ -85,7 +85,7 @@ def read(path: Path) -> Store:
         store = Store(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; the validate stage writes it: run 'dvc repro validate'") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OverflowError, OSError, EOFError) as error:
         raise UserError(f"{path} is damaged ({error}); run 'dvc repro --force validate'") from None
     if store.dtype != np.uint8 or len(store.shape) != 4 or store.shape[1] != store.shape[2] or store.shape[3] != 3:
         raise UserError(f"{path} does not hold square RGB images; run 'dvc repro --force validate'")

@@ -126,5 +126,5 @@ def _header(path: Path) -> dict[str, Any]:
             raise ValueError
         _ = header["run"]["images"] + header["run"]["batch_size"]
         return header
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path} is not a shard's file; delete it and run that shard again") from None

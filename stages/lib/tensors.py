@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,31 @@ class _Told:
 
     def flush(self) -> None:
         self.opened.flush()
+
+
+def read(path: Path) -> Any:
+    """The content of a file of `write`; nothing in it is executed. Errors of every type for a file that is none.
+
+    torch.save packs nothing, so what is packed is somebody else's, and may be of any size once it is unpacked.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise ValueError("its archive is packed")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def flaw(tensor: torch.Tensor) -> str:
+    """Why a tensor of a file that anybody may have written is no array of real numbers that lie in the file, or nothing.
+
+    Sparse, quantized and meta tensors lack the operators that networks need; one with a stride of 0 claims any size.
+    """
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return "is no plain array"
+    if tensor.is_complex():
+        return "holds complex numbers"
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        return f"claims the shape {tuple(tensor.shape)}, for which the file holds too few numbers"
+    return ""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, scratch: Path) -> bool:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= of_threads(1)
     first = Clone(scratch / "first", args.images, own=False)
     reference = first.repro()
     print(f"first clone: {len(reference)} outputs", flush=True)
@@ -125,9 +125,13 @@ def compare(args: argparse.Namespace, scratch: Path) -> bool:
     return same
 
 
+def of_threads(count: int) -> dict[str, str]:
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(count))
+
+
 def threads(scratch: Path, first: Clone, count: int) -> None:
     second = Clone(scratch / "threads", count, own=False)
-    second.repro(OMP_NUM_THREADS="2")
+    second.repro(**of_threads(2))
     for name in ("scores.json", "train.json"):
         one, two = (json.loads((clone.folder / "metrics" / name).read_text()) for clone in (first, second))
         apart = {key: abs(value - two[key]) for key, value in one.items() if isinstance(value, float) and key in two}

@@ -8,6 +8,7 @@ settings, and
 
   kills   gets SIGKILL after a random time, again and again until it ends by itself
   writes  finds the disk full, the folder locked or the file system read-only at its first, second, ... write
+  torn    gets SIGKILL in the middle of its first, second, ... write, those of checkpoints among them
 
 After each fault every output must be whole: the earlier run's bytes or those of a run without faults. At the end all must be
 of the latter, and nothing else may lie around. See tests/bench/predict_kills.py for a longer prediction on real pictures.
@@ -33,7 +34,7 @@ import yaml
 from tests.project import FAST, Project, project
 
 STAGES = ("validate", "stats", "train", "evaluate", "predict")
-SETTINGS = FAST | {"folds": 3, "epochs": 4, "freeze": "layer4", "predict.batch_size": 2}
+SETTINGS = FAST | {"folds": 3, "epochs": 4, "freeze": "layer4", "train.ema": 0.9, "predict.batch_size": 2}
 FAILURES = (errno.ENOSPC, errno.EACCES, errno.EROFS)
 
 
@@ -58,17 +59,21 @@ def bench(stage: str, args: argparse.Namespace, scratch: Path) -> bool:
     old, new = contents(before), contents(quiet)
     killed = kills(stage, before, scratch / f"{stage}-killed", args, seconds, old, new)
     failed = writes(stage, before, scratch / f"{stage}-failed", old, new)
+    torn = writes(stage, before, scratch / f"{stage}-torn", old, new, torn=True)
     changed = sum(old.get(name) != content for name, content in new.items())
     print(
         f"{stage}: a quiet run takes {seconds:.1f} s and changes {changed} files\n"
         f"  kills:  {killed['kills']} in {killed['series']} series, {killed['identical']} of these ended with identical files; "
         f"half files {killed['half']}, files lost {killed['lost']}, left over {killed['left']}\n"
         f"  writes: {failed['tried']} failures, {failed['said']} with one message, {failed['identical']} recovered identically; "
-        f"half files {failed['half']}, files lost {failed['lost']}, left over {failed['left']}",
+        f"half files {failed['half']}, files lost {failed['lost']}, left over {failed['left']}\n"
+        f"  torn:   {torn['tried']} kills in a write, {torn['identical']} recovered identically; "
+        f"half files {torn['half']}, files lost {torn['lost']}, left over {torn['left']}",
         flush=True,
     )
-    wrong = [key for count in (killed, failed) for key in ("half", "lost", "left") if count[key]]
+    wrong = [key for count in (killed, failed, torn) for key in ("half", "lost", "left") if count[key]]
     whole = killed["identical"] == killed["series"] and failed["said"] == failed["identical"] == failed["tried"]
+    whole = whole and torn["said"] == torn["identical"] == torn["tried"]
     return whole and not wrong
 
 
@@ -94,7 +99,10 @@ def run_in_child(made: Project, *stages: str) -> None:
 
 
 class Flush:
-    """`os.fsync`, which every file passes before it gets its name; call number `failing`, counted from 0, raises error `why`."""
+    """`os.fsync`, which every file passes before it gets its name; call number `failing`, counted from 0, raises error `why`.
+
+    Or, where that is 0, it leaves half of the file and kills the process.
+    """
 
     def __init__(self, failing: int = -1, why: int = 0) -> None:
         self.failing, self.why, self.calls, self.flush = failing, why, 0, os.fsync
@@ -103,8 +111,12 @@ class Flush:
         # Folders are flushed too, but that is a matter of when, and not of whether, a file is there.
         if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
             self.calls += 1
-            if self.calls - 1 == self.failing:
+            if self.calls - 1 == self.failing and self.why:
                 raise OSError(self.why, os.strerror(self.why))
+            if self.calls - 1 == self.failing:
+                path = os.readlink(f"/proc/self/fd/{descriptor}")
+                os.truncate(path, os.path.getsize(path) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
         self.flush(descriptor)
 
 
@@ -151,7 +163,8 @@ def kills(stage: str, before: Path, folder: Path, args: argparse.Namespace, seco
     return count
 
 
-def writes(stage: str, before: Path, folder: Path, old: dict, new: dict) -> Counter:
+def writes(stage: str, before: Path, folder: Path, old: dict, new: dict, torn: bool = False) -> Counter:
+    """Let every write of the stage fail, or end in the middle, and the stage run again."""
     count = Counter[str]()
     told = folder.with_name("told")
     shutil.copytree(before, folder)
@@ -159,14 +172,16 @@ def writes(stage: str, before: Path, folder: Path, old: dict, new: dict) -> Coun
     shutil.rmtree(folder)
     for number in range(int(told.read_text())):
         shutil.copytree(before, folder)
-        why = FAILURES[number % len(FAILURES)]
+        why = 0 if torn else FAILURES[number % len(FAILURES)]
         code = ended(forked(stage, folder, Flush(number, why), told))
         said = told.read_text()
         count["tried"] += 1
-        one = code == 0 and said.splitlines()[-1].startswith("error: ") and "Traceback" not in said and os.strerror(why) in said
+        last = said.splitlines()[-1]
+        one = code == 0 and last.startswith("error: ") and "Traceback" not in said and os.strerror(why) in said
+        one = code == -signal.SIGKILL if torn else one
         count["said"] += one
         if not one:
-            print(f"  write {number}: {said}")
+            print(f"  write {number}: {code} {said}")
         check(folder, old, new, count)
         run_in_child(Project(folder), stage)
         finish(folder, new, count)

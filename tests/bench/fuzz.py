@@ -3,9 +3,10 @@
     python -m tests.bench.fuzz --seconds 60                       # all five readers, a minute each
     python -m tests.bench.fuzz --targets labels --seconds 600 --atheris
 
-Files that are right are spoilt at random: bytes turned, cut, repeated, put in, taken from another file. With --atheris
-(pip install atheris) libFuzzer does it, guided by the code that an input reaches. What crashes a reader, or takes more than
-ten seconds, is kept in the folder --crashes; mended ones become tests in tests/test_hostile.py.
+Files that are right are spoilt at random (spoil.py): bytes turned, cut, repeated, put in, taken from another file; of model
+files also the content of the dictionary, the pickle and the archive. With --atheris (pip install atheris) libFuzzer does it,
+guided by the code that an input reaches; for models it makes the choices that spoil.py asks for. What crashes a reader, or
+takes more than ten seconds, is kept in the folder --crashes; mended ones become tests in tests/test_hostile.py.
 """
 
 from __future__ import annotations
@@ -15,54 +16,31 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import random
+import resource
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch._weights_only_unpickler
 from PIL import Image
 
-from stages.lib import backbones, decisions, files, images, labels, model, params
+from stages.lib import backbones, decisions, faults, files, images, labels, model, params, preprocessing
 from stages.lib.errors import UserError
-from stages.lib.preprocessing import Preprocessing
 from stages.train import READS
+from tests.bench import spoil
 
 ROOT = Path(__file__).parents[2]
 SLOW = 10.0  # seconds
-TOKENS = [
-    b"\0",
-    b"\n",
-    b"\r",
-    b"NA",
-    b"1",
-    b"0",
-    b'"',
-    b",",
-    b"#",
-    b"=",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-    b"\x1b[2J",
-    b"../",
-    b"1e999",
-]
-TOKENS += [
-    b"1e999",
-    b"-1",
-    b"nan",
-    b"{",
-    b"[",
-    b"&a ",
-    b"*a",
-    b"!!python/object:os.system",
-    b"\xff\xff\xff\xff",
-    b"\x7f\xff\xff\xff",
-]
+LARGE = 2**20  # KiB more than any input before
 
 
 def read_labels(content: bytes, folder: Path) -> None:
@@ -136,7 +114,7 @@ def model_files(folder: Path) -> list[bytes]:
     torch.manual_seed(0)
     network = model.Tagger(backbones.create("test_vit", "none", 32), 2, 4, (0.1, 0.1))
     member = model.Member(network.state_dict(), [1.0, 2.0], 1, 0.5)
-    how = Preprocessing(32, "squash", 32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    how = preprocessing.Preprocessing(32, "squash", 32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     saved = model.Saved("test_vit", ["red", "framed"], 4, [0.1, 0.1], how, {"lr": 0.1}, [member])
     model.save(folder / "seed.pth", saved)
     return [(folder / "seed.pth").read_bytes()]
@@ -147,13 +125,20 @@ def decision_files(_: Path) -> list[bytes]:
     return [json.dumps({"model": "abc", "goal": {"name": "f1"}, "attributes": {"red": each, "framed": each}}).encode()]
 
 
-Target = Callable[[bytes, Path], None]
-TARGETS: dict[str, tuple[Target, Callable[[Path], list[bytes]]]] = {
-    "labels": (read_labels, label_files),
-    "settings": (read_settings, setting_files),
-    "image": (open_image, image_files),
-    "model": (load_model, model_files),
-    "decision": (read_decision, decision_files),
+class Target(NamedTuple):
+    """`read` must refuse or take any file; `seeds` makes files that it takes; `spoil` what is tried."""
+
+    read: Callable[[bytes, Path], None]
+    seeds: Callable[[Path], list[bytes]]
+    spoil: Callable[[bytes, list[bytes], random.Random], bytes] = spoil.spoilt
+
+
+TARGETS = {
+    "labels": Target(read_labels, label_files),
+    "settings": Target(read_settings, setting_files),
+    "image": Target(open_image, image_files),
+    "model": Target(load_model, model_files, spoil.spoilt_model),
+    "decision": Target(read_decision, decision_files),
 }
 
 
@@ -168,20 +153,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as scratch:
         if args.atheris:
             guided(args.targets[0], args, Path(scratch))
-        sys.exit(sum(at_random(name, args, Path(scratch)) for name in args.targets) > 0)
+        sys.exit(sum(in_child(name, args, Path(scratch)) for name in args.targets) > 0)
 
 
 def at_random(name: str, args: argparse.Namespace, scratch: Path) -> int:
     """Number of different crashes."""
-    target, seeds_of = TARGETS[name]
-    seeds, chance = seeds_of(scratch), random.Random(f"{args.seed}:{name}")
+    target = TARGETS[name]
+    seeds, chance = target.seeds(scratch), random.Random(f"{args.seed}:{name}")
     tried, crashes, slowest, started = 0, set(), 0.0, time.monotonic()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while time.monotonic() - started < args.seconds:
-        content = spoilt(chance.choice(seeds), seeds, chance)
+        content = target.spoil(chance.choice(seeds), seeds, chance)
+        (scratch / "last").write_bytes(content)
         tried += 1
         began = time.monotonic()
         try:
-            target(content, scratch)
+            target.read(content, scratch)
         except Exception as error:
             place = error.__traceback__
             while place and place.tb_next:
@@ -190,11 +177,32 @@ def at_random(name: str, args: argparse.Namespace, scratch: Path) -> int:
             if key not in crashes:
                 crashes.add(key)
                 print(f"  {name}: {key}: {str(error)[:150]} -> {kept(args.crashes, name, content)}")
-        slowest = max(slowest, time.monotonic() - began)
-        if time.monotonic() - began > SLOW:
-            print(f"  {name}: slow -> {kept(args.crashes, name, content)}")
+        taken, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        slowest = max(slowest, taken)
+        if taken > SLOW or peak - memory > LARGE:
+            print(f"  {name}: {taken:.1f} s, {(peak - memory) >> 10} MiB -> {kept(args.crashes, name, content)}")
+        memory = max(memory, peak)
     print(f"{name}: {tried:,} inputs, {len(crashes)} different crashes, slowest {slowest:.2f} s", flush=True)
     return len(crashes)
+
+
+def in_child(name: str, args: argparse.Namespace, scratch: Path) -> int:
+    """`at_random` where a crash of the interpreter itself is seen; number of different crashes, at most 100."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        code = 101
+        try:
+            code = min(at_random(name, args, scratch), 100)
+        except Exception:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:
+        print(f"{name}: ended by signal {-code} -> {kept(args.crashes, name, (scratch / 'last').read_bytes())}", flush=True)
+    return abs(code)
 
 
 def kept(folder: Path, name: str, content: bytes) -> Path:
@@ -204,47 +212,39 @@ def kept(folder: Path, name: str, content: bytes) -> Path:
     return place
 
 
-def spoilt(content: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    found = bytearray(content)
-    for _ in range(chance.choice([1, 1, 2, 4, 16])):
-        at, length = chance.randrange(len(found) + 1), chance.choice([1, 1, 2, 4, 8, 64])
-        kind = chance.randrange(7)
-        if kind == 0 and at < len(found):
-            found[at] ^= 1 << chance.randrange(8)
-        elif kind == 1 and at < len(found):
-            found[at] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
-        elif kind == 2:
-            del found[at : at + length]
-        elif kind == 3:
-            found[at:at] = found[at : at + length] * chance.choice([1, 2, 50])
-        elif kind == 4:
-            found[at:at] = chance.choice(TOKENS)
-        elif kind == 5:
-            other = chance.choice(others)
-            start = chance.randrange(len(other) + 1)
-            found[at : at + length] = other[start : start + length]
-        else:
-            del found[at if chance.random() < 0.2 else len(found) :]
-    return bytes(found)
-
-
 def guided(name: str, args: argparse.Namespace, scratch: Path) -> None:
     """libFuzzer, which ends the process: at the first crash, or when the time is over."""
     import atheris
 
-    target, seeds_of = TARGETS[name]
-    corpus = scratch / "corpus"
+    target, corpus = TARGETS[name], scratch / "corpus"
     corpus.mkdir()
-    for number, seed in enumerate(seeds_of(scratch)):
+    seeds = target.seeds(scratch)
+    given = [os.urandom(64) for _ in range(50)] if target.spoil is spoil.spoilt_model else seeds
+    for number, seed in enumerate(given):
         (corpus / str(number)).write_bytes(seed)
-    for module in (labels, params, images, decisions, files, model):  # all of Python would take minutes
-        for called, value in list(vars(module).items()):
-            if isinstance(value, FunctionType) and value.__module__ == module.__name__ and not hasattr(value, "__wrapped__"):
-                setattr(module, called, atheris.instrument_func(value))
+    instrument(atheris.instrument_func)
+
+    def tried(content: bytes) -> None:
+        if target.spoil is spoil.spoilt_model:
+            content = target.spoil(seeds[0], seeds, spoil.Chosen(content))
+        target.read(content, scratch)
+
     args.crashes.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={args.seconds:.0f}", f"-artifact_prefix={args.crashes}/", "-timeout=10", "-rss_limit_mb=4096"]
-    atheris.Setup([sys.argv[0], str(corpus), *options], lambda content: target(content, scratch))
+    options = [f"-max_total_time={args.seconds:.0f}", f"-artifact_prefix={args.crashes}/", "-timeout=10", "-rss_limit_mb=6144"]
+    atheris.Setup([sys.argv[0], str(corpus), *options], tried)
     atheris.Fuzz()
+
+
+def instrument(by: Callable[[FunctionType], FunctionType]) -> None:
+    """Make the readers' functions, and the part of PyTorch that reads pickles, tell what they run; all would take minutes."""
+    modules = [labels, params, images, decisions, files, model, preprocessing, faults, backbones]
+    modules += [torch.serialization, torch._weights_only_unpickler, torch._utils]
+    names, done = {module.__name__ for module in modules}, dict[FunctionType, FunctionType]()
+    for holder in [*modules, model.Saved, torch._weights_only_unpickler.Unpickler]:
+        for called, value in list(vars(holder).items()):
+            if isinstance(value, FunctionType) and value.__module__ in names and not hasattr(value, "__wrapped__"):
+                done[value] = done.get(value) or by(value)
+                setattr(holder, called, done[value])
 
 
 if __name__ == "__main__":

@@ -97,15 +97,22 @@ def test_a_finished_fold_is_not_trained_again(tmp_path: Path) -> None:
     assert content["moving"] == {}
 
 
-def test_without_the_optimizer_the_bits_would_differ(tmp_path: Path) -> None:
-    """The comparison above can fail: here a checkpoint lacks what it should hold."""
+@pytest.mark.parametrize("part", ["network", "optimizer", "averaged"])
+def test_without_any_part_of_the_state_the_bits_would_differ(tmp_path: Path, part: str) -> None:
+    """The comparisons above can fail: here a checkpoint lacks what it should hold."""
     fold = checkpoint.Fold(tmp_path / "fold-0.pth")
     with pytest.raises(Cut):
-        fit(fold, (2, 0))
+        fit(fold, (1, 2), ema=0.7)
+    with pytest.raises(Cut):
+        fit(fold, (2, 0), ema=0.7)
     content = torch.load(tmp_path / "fold-0.pth", weights_only=True)
-    content["moving"]["optimizer"]["state"] = {}
+    assert set(content["moving"]) == {"network", "optimizer", "averaged"}
+    if part == "optimizer":
+        content["moving"]["optimizer"]["state"] = {}
+    else:
+        content["moving"][part] = {name: tensor * 1.01 for name, tensor in content["moving"][part].items()}
     torch.save(content, tmp_path / "fold-0.pth")
-    assert not same(fit(fold), fit(checkpoint.NOTHING_KEPT))
+    assert not same(fit(fold, ema=0.7), fit(checkpoint.NOTHING_KEPT, ema=0.7))
 
 
 class Dangerous:

@@ -53,10 +53,11 @@ def main() -> None:
         return
     memory.keep_freed()
     settings = params.load(args.params, READS)
-    predictor = Predictor(args.model, args.decision, args.threshold, settings)
+    workers = settings.predict.workers or shards.own_cores()
+    predictor = Predictor(args.model, args.decision, args.threshold, settings, lanes=workers if args.out else 0)
     how = predictor.preprocessing
     frame = images.Frame(how.side, how.fit, settings.validate.max_megapixels, settings.validate.max_aspect)
-    failed = tag(args, predictor, frame, settings) if args.out else tell(args, predictor, frame)
+    failed = tag(args, predictor, frame, settings, workers) if args.out else tell(args, predictor, frame)
     if failed and args.strict:
         sys.exit(NOT_ALL_READ)
 
@@ -156,17 +157,17 @@ def explain(path: Path, predictor: Predictor, picture: np.ndarray, name: str, pr
     explanation.panel(path, predictor.backend, picture, name, probabilities, predictor.thresholds)
 
 
-def tag(args: argparse.Namespace, predictor: Predictor, frame: images.Frame, settings: params.Chosen) -> int:
+def tag(args: argparse.Namespace, predictor: Predictor, frame: images.Frame, settings: params.Chosen, workers: int) -> int:
     """Tag all images into the table, or this shard's into its file; the number of those that could not be read."""
     own = args.shard or shards.of_environment()
     source = read_source(args, own)
-    batch_size = settings.predict.batch_size
+    batch_size = predictor.backend.batch_size if settings.predict.batch_size == "auto" else settings.predict.batch_size
     run = tagging.record(predictor, source, frame, batch_size, settings.predict.tta)
     start, end = own.bounds(len(source.names), batch_size)
     ending = ".parts" if own == shards.WHOLE else f".parts-{own.index}-of-{own.count}"
     parts = Parts(args.out.with_name(args.out.name + ending), run, cut(start, end, batch_size), args.restart)
     try:
-        tagging.fill(parts, predictor, source, frame, batch_size, settings.predict.workers)
+        tagging.fill(parts, predictor, source, frame, batch_size, workers)
         summary = Summary(predictor.attributes)
         if own == shards.WHOLE:
             write(args, predictor.attributes, predictor.short, parts.rows(), summary)

@@ -35,7 +35,7 @@ def many(own: Project) -> Iterator[Project]:
     settings = yaml.safe_load((own / "params.yaml").read_text())
     settings["predict"]["batch_size"] = 3
     (own / "params.yaml").write_text(yaml.safe_dump(settings))
-    with mock.patch.object(parts, "BATCHES", 2):
+    with mock.patch.object(parts, "IMAGES", 6):
         yield own
 
 
@@ -47,12 +47,12 @@ def stop_after(project: Project, n_images: int, *more: object) -> None:
     """Run until so many images have been answered, and stop as if the process had ended."""
     answered, done = tagging.answered, 0
 
-    def counted(predictor, names, opened):
+    def counted(predictor, batch):
         nonlocal done
         if done >= n_images:
             raise Stopped
-        done += len(names)
-        return answered(predictor, names, opened)
+        done += len(batch[0])
+        return answered(predictor, batch)
 
     with mock.patch.object(tagging, "answered", counted), pytest.raises(Stopped):
         project.run("predict", *where(project, "out.csv"), *more)
@@ -197,9 +197,9 @@ def test_killed_at_random_moments(many: Project) -> None:
     many.run("predict", *where(many, "whole.csv"))
     # Slow enough that a kill finds it at work, in parts as small as above.
     slow = (
-        "import time; from stages import predict; from stages.lib import errors, parts, tagging; parts.BATCHES = 2; "
+        "import time; from stages import predict; from stages.lib import errors, parts, tagging; parts.IMAGES = 6; "
         "before = tagging.answered\n"
-        "def answered(*given):\n    time.sleep(0.15); return before(*given)\n"
+        "def answered(*given):\n    time.sleep(0.3); return before(*given)\n"
         "tagging.answered = answered; errors.run_stage(predict.main)"
     )
     more = ["--model", many / "model.pth", "--decision", many / "decision.json", "--params", many / "params.yaml"]
@@ -211,7 +211,7 @@ def test_killed_at_random_moments(many: Project) -> None:
         while len(list((many / "out.csv.parts").glob("part-*"))) <= done and time.monotonic() < deadline:
             assert process.poll() is None
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
         process.wait()
         done = len(list((many / "out.csv.parts").glob("part-*")))

@@ -1,4 +1,4 @@
-"""Open many image files at once: in order, on all cores, with a bounded number of images in memory."""
+"""Work on many things at once, such as opening images: in order, on all cores, with a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 0, ahead: int = 0) -> Iterator[Result]:
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 0, at_once: int = 0) -> Iterator[Result]:
     """Yield `work(item)` for every item, in the order of `items`; `workers` 0 means one per core.
 
-    Up to `ahead` items, if that is more than AHEAD per worker, are worked on before they are asked for: who takes whole
-    batches and is busy in between asks for one, so that the next is ready when the last is done.
+    Up to `at_once` items, AHEAD per worker if that is 0, are worked on or done before they are asked for. Items are
+    taken from `items` by the thread that asks for results.
 
-    Threads, not processes: Pillow lets go of the interpreter's lock while it decodes and resizes, nothing
-    is copied between processes, and there is no fork after PyTorch has started its own threads.
+    Threads, not processes: Pillow lets go of the interpreter's lock while it decodes and resizes, as PyTorch and ONNX
+    Runtime do while they compute, nothing is copied between processes, and there is no fork after PyTorch has started threads.
     """
     workers = workers or cores()
     source = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, max(ahead, AHEAD * workers)))
+        pending: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, at_once or AHEAD * workers))
         while pending:
             result = pending.popleft().result()
             pending.extend(pool.submit(work, item) for item in islice(source, 1))

@@ -8,36 +8,46 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import folding, inference, shards, trunk
+from stages.lib import folding, fusing, inference, shards, trunk
 from stages.lib import model as models
 from stages.lib.errors import UserError
+from stages.lib.portable import BATCH_ON_CPU, BATCH_ON_GPU
 from stages.lib.preprocessing import to_input
 
 
 class Engine:
     """The members of a model, BatchNorm folded, on the device; float32 but for `bf16` on a GPU.
 
-    With `mirrored` (test-time augmentation) the logits of a picture and of its mirror image are averaged.
+    With `mirrored` (test-time augmentation) the logits of a picture and of its mirror image are averaged. With `lanes`
+    above 0 that many batches may run at once: on a CPU each on a thread of its own, which waits for no other.
     """
 
-    def __init__(self, path: Path, device: str, bf16: bool, mirrored: bool) -> None:
+    def __init__(self, path: Path, device: str, bf16: bool, mirrored: bool, lanes: int = 0) -> None:
         self.saved = models.load(path)
         self.attributes, self.preprocessing = self.saved.attributes, self.saved.preprocessing
         self.device = _own_gpu(inference.device_of(device))
         self.bf16, self.mirrored = bf16 and self.device.type == "cuda", mirrored
-        side = self.preprocessing.resolution
-        networks = [folding.folded(trunk.shared(network, side), side) for network in self.saved.networks()]
-        self.networks: list[nn.Module] = [network.to(self.device) for network in networks]
+        self.networks = [self._at_work(network) for network in self.saved.networks()]
         self.n_members = len(self.networks)
+        self.batch_size = BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU
+        self.lanes = lanes if self.device.type == "cpu" else 1
+        if lanes and self.device.type == "cpu":
+            torch.set_num_threads(1)
         self.precision = f"PyTorch {self.device.type} {'bf16' if self.bf16 else 'float32'}"
 
     def logits(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures (n, side, side, 3) uint8 -> logits (n_members, n, n_attributes), float64."""
         autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        with torch.inference_mode():
+            batch = to_input(pictures, self.preprocessing, self.device)
         with torch.inference_mode(), autocast:
-            batch = to_input(pictures, self.preprocessing).to(self.device, memory_format=torch.channels_last)
             found = [self._of_one(network, batch).double().cpu().numpy() for network in self.networks]
         return np.stack(found)
+
+    def _at_work(self, network: nn.Module) -> nn.Module:
+        resolution = self.preprocessing.resolution
+        found = folding.folded(trunk.shared(network, resolution), resolution)
+        return fusing.fused(found, resolution) if self.device.type == "cpu" else found.to(self.device)
 
     def _of_one(self, network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         logits = network(batch).float()

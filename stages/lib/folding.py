@@ -8,6 +8,7 @@ output is seen by comparing the logits before and after.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -22,47 +23,56 @@ TOLERANCE = 1e-4
 
 def folded(network: nn.Module, resolution: int) -> nn.Module:
     """A copy of `network` without the BatchNorms that can be folded; the network itself where the copy answers otherwise."""
-    probe = torch.rand((2, 3, resolution, resolution), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    probe = probe_of(resolution)
     copy = deepcopy(network).eval()
     with torch.inference_mode():
         expected = network.eval()(probe)
-        pairs = _pairs(copy, probe)
+        found_pairs = pairs(copy, probe, lambda module: type(module) in NORMS and module.running_mean is not None)
     with torch.no_grad():
-        for convolution, norm in pairs:
+        for convolution, norm in found_pairs:
             _fold(copy, convolution, norm)
     with torch.inference_mode():
         found = copy(probe)
-    # The negation also refuses NaN.
-    if not (found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        return network
-    return copy.to(memory_format=torch.channels_last)
+    return copy.to(memory_format=torch.channels_last) if agree(found, expected) else network
 
 
-def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the norms that read their output, of those that run once."""
-    outputs: dict[int, tuple[str, torch.Tensor]] = {}  # by identity; kept, so that no identity is given twice
+def probe_of(resolution: int) -> torch.Tensor:
+    """Two pictures of noise to try a network on."""
+    return torch.rand((2, 3, resolution, resolution), generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits are the same within TOLERANCE; those that are no numbers never are."""
+    return bool((found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())))
+
+
+def pairs(network: nn.Module, probe: torch.Tensor, reads: Callable[[nn.Module], bool]) -> list[tuple[str, str]]:
+    """Names of convolutions and of the modules that read their output and that `reads` asks for, of those that run once."""
+    # By identity; kept, so that no identity is given twice, with the version, which changes where something is added in place.
+    outputs: dict[int, tuple[str, torch.Tensor, int]] = {}
     runs: dict[str, int] = {}
-    pairs: list[tuple[str, str]] = []
+    found: list[tuple[str, str]] = []
     hooks = []
 
     def after(name: str, output: torch.Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
-        outputs[id(output)] = (name, output)
+        outputs[id(output)] = (name, output, output._version)
 
     def before(name: str, given: torch.Tensor) -> None:
         runs[name] = runs.get(name, 0) + 1
-        if id(given) in outputs:
-            pairs.append((outputs[id(given)][0], name))
+        if id(given) in outputs and outputs[id(given)][2] == given._version:
+            found.append((outputs[id(given)][0], name))
 
     for name, module in network.named_modules():
         if type(module) in CONVOLUTIONS:
             hooks.append(module.register_forward_hook(lambda _, __, output, name=name: after(name, output)))
-        elif type(module) in NORMS and module.running_mean is not None:
+        elif reads(module):
             hooks.append(module.register_forward_pre_hook(lambda _, given, name=name: before(name, given[0])))
-    network(probe)
+    with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode have no versions
+        network(probe)
     for hook in hooks:
         hook.remove()
-    return [pair for pair in pairs if runs[pair[0]] == runs[pair[1]] == 1]
+    return [pair for pair in found if runs[pair[0]] == runs[pair[1]] == 1]
 
 
 def _fold(network: nn.Module, convolution: str, norm: str) -> None:

@@ -33,7 +33,7 @@ def heatmap(
     network.eval()
     found = [np.zeros((0, how.resolution, how.resolution), dtype=np.float32)]
     for start in range(0, len(pictures), BATCH):
-        batch = to_input(pictures[start : start + BATCH], how).to(device, memory_format=torch.channels_last)
+        batch = to_input(pictures[start : start + BATCH], how, device)
         chosen = torch.as_tensor(np.asarray(columns[start : start + BATCH]), dtype=torch.long, device=device)
         maps = _weighted_sums(network, batch, chosen)
         found.append(_stretched(maps, how.resolution).cpu().numpy())

@@ -47,4 +47,4 @@ def batches(
     """What a network sees of the pictures `rows`, in order: (at most BATCH, 3, resolution, resolution) on the device."""
     for start in range(0, len(rows), BATCH):
         pictures = np.stack([store[row] for row in rows[start : start + BATCH]])
-        yield to_input(pictures, how).to(device, memory_format=torch.channels_last)
+        yield to_input(pictures, how, device)

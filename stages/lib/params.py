@@ -103,7 +103,7 @@ class Evaluate:
 @dataclass(frozen=True, kw_only=True)
 class Predict:
     images: str
-    batch_size: int = setting(at_least=1)
+    batch_size: int | str = setting(or_word="auto", at_least=1)
     workers: int = setting(at_least=0)
     tta: bool = setting()
     bf16: bool = setting()

@@ -23,13 +23,13 @@ from stages.lib import files
 from stages.lib.errors import UserError
 from stages.lib.tables import Row
 
-BATCHES = 4  # in a part: what a kill costs at most
+IMAGES = 128  # in a part, or one batch where that is more: a part is what a kill costs at most
 Bounds = tuple[int, int]
 
 
 def cut(start: int, end: int, batch_size: int) -> list[Bounds]:
     """The parts of images start..end (end not among them), each of whole batches but for the last."""
-    step = BATCHES * batch_size
+    step = max(1, IMAGES // batch_size) * batch_size
     return [(first, min(first + step, end)) for first in range(start, end, step)]
 
 

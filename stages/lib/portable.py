@@ -11,6 +11,7 @@ mean over the members, already corrected for pos_weight. The file's metadata hol
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,20 @@ import numpy as np
 from stages.lib import decisions
 from stages.lib.errors import UserError, first_line
 from stages.lib.faults import attribute_names
-from stages.lib.preprocessing import Preprocessing, parsed, seen
+from stages.lib.preprocessing import Preprocessing, parsed, scale_and_shift, seen
 
 FORMAT = "image-attribute-tagger onnx 1"
 INPUT, OUTPUT = "images", "log_odds"
+# Images that go through a network together. On a CPU each core takes a batch of its own, and small ones stay in its cache.
+BATCH_ON_CPU, BATCH_ON_GPU = 8, 64
 
 
 class Portable:
-    """A model.onnx; `mirrored` is test-time augmentation, as in `engine.Engine`."""
+    """A model.onnx; `mirrored` (test-time augmentation) and `lanes` as in `engine.Engine`."""
 
     n_members = 1
 
-    def __init__(self, path: Path, device: str, mirrored: bool) -> None:
+    def __init__(self, path: Path, device: str, mirrored: bool, lanes: int = 0) -> None:
         self.path, self.mirrored = path, mirrored
         runtime = _runtime()
         if not path.is_file():
@@ -39,10 +42,16 @@ class Portable:
         if device == "cuda" and "CUDAExecutionProvider" not in available:
             raise UserError("train.device: cuda is asked for, but this ONNX Runtime has no CUDA; use auto or cpu")
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        wanted = wanted[device == "cpu" and len(wanted) > 1 :]
+        on_cpu = wanted[0] == "CPUExecutionProvider"
+        self.lanes = lanes if on_cpu else 1
+        self.batch_size = BATCH_ON_CPU if on_cpu else BATCH_ON_GPU
         try:
             options = runtime.SessionOptions()
             options.log_severity_level = 3  # its warnings are about its own optimisations
-            self._session = runtime.InferenceSession(str(path), options, providers=wanted[device == "cpu" and len(wanted) > 1 :])
+            if lanes and on_cpu:
+                options.intra_op_num_threads = 1
+            self._session = runtime.InferenceSession(str(path), options, providers=wanted)
         except Exception as error:  # its errors share no base class but this
             raise UserError(f"model {path} is damaged or no ONNX model ({first_line(error)}); run stages.export again") from None
         self.precision = f"ONNX Runtime {self._session.get_providers()[0].removesuffix('ExecutionProvider')}"
@@ -71,29 +80,46 @@ class Portable:
 
 def to_input(pictures: np.ndarray, how: Preprocessing) -> np.ndarray:
     """`preprocessing.to_input` in NumPy: the same numbers within float32 rounding."""
-    batch = seen(pictures, how).astype(np.float32)
-    kept, size = batch.shape[1], how.resolution
-    if kept != size:
-        weights = resizing(kept, size)
-        rows = weights @ batch.reshape(len(batch), kept, -1)  # (n, size, kept * 3)
-        columns = weights @ rows.reshape(len(batch) * size, kept, 3)
-        batch = columns.reshape(len(batch), size, size, 3)
-    mean, std = (np.array(values, dtype=np.float32) for values in (how.mean, how.std))
-    return np.ascontiguousarray(((batch / 255 - mean) / std).transpose(0, 3, 1, 2))
+    planes = np.ascontiguousarray(seen(pictures, how).transpose(3, 0, 1, 2))  # (3, n, kept, kept)
+    scale, shift = scale_and_shift(how)
+    found = np.empty((len(pictures), 3, how.resolution, how.resolution), dtype=np.float32)
+    for channel, plane in enumerate(planes):
+        resized = plane.astype(np.float32)
+        if plane.shape[1] != how.resolution:
+            taps = resizing(plane.shape[1], how.resolution)
+            resized = _resized(_resized(resized, *taps, axis=1), *taps, axis=2)
+        resized *= scale[channel]
+        np.add(resized, shift[channel], out=found[:, channel])
+    return found
 
 
-def resizing(old: int, new: int) -> np.ndarray:
-    """Bilinear resizing with anti-aliasing, from `old` to `new` pixels, as a matrix (new, old).
+def _resized(planes: np.ndarray, places: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+    """Planes (n, height, width) with another number of rows (axis 1) or columns (axis 2)."""
+    shape = (-1, 1) if axis == 1 else (-1,)
+    found = np.take(planes, places[0], axis) * weights[0].reshape(shape)
+    for place, weight in zip(places[1:], weights[1:], strict=True):
+        found += np.take(planes, place, axis) * weight.reshape(shape)
+    return found
 
-    What PyTorch's interpolate(antialias=True, align_corners=False) does: a triangle around the place in the
-    old row that a new pixel's middle has, as wide as a new pixel where that is wider than an old one, divided by its sum.
+
+@cache
+def resizing(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bilinear resizing with anti-aliasing, from `old` to `new` pixels, as sums of a few pixels each.
+
+    Places in the old row and their weights, both (n_taps, new). What PyTorch's
+    interpolate(antialias=True, align_corners=False) does: a triangle around the place in the old row that a new pixel's middle
+    has, as wide as a new pixel where that is wider than an old one, divided by its sum.
     """
     scale = old / new
     width = max(scale, 1.0)
     middle = (np.arange(new) + 0.5) * scale
     distance = np.abs(np.arange(old) + 0.5 - middle[:, None])
     weights = np.maximum(0, 1 - distance / width)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    taps = int((weights > 0).sum(axis=1).max())
+    first = np.minimum((weights > 0).argmax(axis=1), old - taps)  # the pixels of one sum are neighbours
+    places = first + np.arange(taps)[:, None]
+    return places, np.take_along_axis(weights.T, places, axis=0).astype(np.float32)
 
 
 def _runtime() -> Any:

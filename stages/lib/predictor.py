@@ -23,6 +23,8 @@ class Backend(Protocol):
     attributes: list[str]
     preprocessing: Preprocessing
     n_members: int
+    batch_size: int  # images that are best taken together on this device
+    lanes: int  # calls of `logits` at once that make use of it; 0 where it was built for one at a time
     precision: str  # what its numbers depend on besides the model: library, device, bits
 
     def logits(self, pictures: np.ndarray) -> np.ndarray: ...
@@ -31,20 +33,22 @@ class Backend(Protocol):
 class Predictor:
     """`probabilities` are the mean of the members' log-odds, corrected for pos_weight and calibrated."""
 
-    def __init__(self, model: Path, decision: Path, overrides: Sequence[Threshold], settings: params.Chosen) -> None:
+    def __init__(
+        self, model: Path, decision: Path, overrides: Sequence[Threshold], settings: params.Chosen, lanes: int = 0
+    ) -> None:
         device, tta = settings.train.device, settings.predict.tta
         self.backend: Backend
         if model.suffix.lower() == ".onnx":
             from stages.lib import portable
 
-            exported = portable.Portable(model, device, tta)
+            exported = portable.Portable(model, device, tta, lanes)
             self.backend = exported
             self.fingerprint = files.fingerprint(model)
             self.decision, self.log_pos_weight = exported.decision()
         else:
             from stages.lib import engine  # seconds, for PyTorch and timm: only where they are needed
 
-            self.backend = engine.Engine(model, device, settings.predict.bf16, tta)
+            self.backend = engine.Engine(model, device, settings.predict.bf16, tta, lanes)
             self.fingerprint = files.fingerprint(model)
             known = self.backend.attributes, self.backend.n_members
             self.decision, self.log_pos_weight = decisions.read(decision, self.fingerprint, *known)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.lib import files, parts
+from stages.lib import decoding, files, parts
 from stages.lib.errors import UserError
 from stages.lib.tables import Row
 
@@ -62,6 +62,12 @@ def of_environment() -> Shard:
 def local_rank() -> int | None:
     """Number of this process on its machine, where a launcher has set it."""
     return _number("LOCAL_RANK") if "WORLD_SIZE" in os.environ else None
+
+
+def own_cores() -> int:
+    """Cores that are this process's share, where a launcher has started several on its machine."""
+    beside = _number("LOCAL_WORLD_SIZE") if "WORLD_SIZE" in os.environ else None
+    return max(1, decoding.cores() // (beside or 1))
 
 
 def _number(name: str) -> int | None:

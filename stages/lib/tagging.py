@@ -1,10 +1,11 @@
-"""Many images through a model: what a run is, and its parts, a batch at a time."""
+"""Many images through a model: what a run is, and its parts, several batches at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from stages.lib import decoding, images
 from stages.lib.faults import shown
-from stages.lib.parts import Parts
+from stages.lib.parts import Bounds, Parts
 from stages.lib.predictor import Predictor
 from stages.lib.progress import Progress
 from stages.lib.sources import Source
@@ -41,26 +42,40 @@ def record(predictor: Predictor, source: Source, frame: images.Frame, batch_size
 
 
 def fill(parts: Parts, predictor: Predictor, source: Source, frame: images.Frame, batch_size: int, workers: int) -> None:
-    """Work on the parts that are missing, a batch at a time; threads open what comes next meanwhile."""
+    """Work on the parts that are missing; `workers` threads open images, the predictor's lanes run batches of them meanwhile."""
     missing = parts.missing()
     total, todo = (sum(end - first for first, end in bounds) for bounds in (parts.bounds, missing))
     if todo < total:
         print(f"{total - todo} of {total} images are done already: carrying on", file=sys.stderr)
     names = (name for first, end in missing for name in islice(source.names, first, end))
-    opened = decoding.in_order(partial(pixels_or_reason, source.base, frame), names, workers, ahead=batch_size)
+    at_once = max(batch_size, decoding.AHEAD * workers)
+    opened = decoding.in_order(partial(pixels_or_reason, source.base, frame), names, workers, at_once)
+    lanes = max(1, predictor.backend.lanes)
+    # Twice as many batches as lanes: the next is ready when one is done, also where the one before it takes longer.
+    answers = decoding.in_order(partial(answered, predictor), batches(source, missing, batch_size, opened), lanes, 2 * lanes)
     progress = Progress(total, total - todo)
     for first, end in missing:
         rows: list[Row] = []
-        for start in range(first, end, batch_size):
-            batch = source.names[start : min(start + batch_size, end)]
-            rows += answered(predictor, batch, list(islice(opened, len(batch))))
-            progress.add(len(batch), sum(bool(row.reason) for row in rows[-len(batch) :]))
+        for batch in islice(answers, -(-(end - first) // batch_size)):
+            rows += batch
+            progress.add(len(batch), sum(bool(row.reason) for row in batch))
         parts.write((first, end), rows)
     progress.close()
 
 
-def answered(predictor: Predictor, names: list[str], opened: list[np.ndarray | str]) -> list[Row]:
+def batches(
+    source: Source, missing: list[Bounds], batch_size: int, opened: Iterator[np.ndarray | str]
+) -> Iterator[tuple[list[str], list[np.ndarray | str]]]:
+    """Names and what came of opening them, a batch at a time; none spans two parts."""
+    for first, end in missing:
+        for start in range(first, end, batch_size):
+            names = source.names[start : min(start + batch_size, end)]
+            yield names, list(islice(opened, len(names)))
+
+
+def answered(predictor: Predictor, batch: tuple[list[str], list[np.ndarray | str]]) -> list[Row]:
     """Rows of one batch, in its order; what could not be opened takes no part in the forward pass."""
+    names, opened = batch
     pictures = [picture for picture in opened if not isinstance(picture, str)]
     found = iter(predictor.probabilities(np.stack(pictures)) if pictures else ())
     rows = []

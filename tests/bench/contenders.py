@@ -173,7 +173,7 @@ def ours(spec: Spec) -> Measures:
         prepared.logits(rest)
 
     def predict() -> None:
-        pending, found = decoding.in_order(open_one, spec.paths, ahead=32), []
+        pending, found = decoding.in_order(open_one, spec.paths, at_once=32), []
         for start in range(0, count, 32):
             batch = np.stack([next(pending) for _ in range(min(32, count - start))])
             with torch.inference_mode():

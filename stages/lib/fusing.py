@@ -47,7 +47,7 @@ class Fused(nn.Module):
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         conv = self.convolution
         if self.same:
-            given = pad_same(given, conv.kernel_size, conv.stride, conv.dilation)
+            given = pad_same(given, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
         how: tuple[Any, ...] = (self.padding, conv.stride, conv.dilation, conv.groups)
         shape = tuple(given.shape[1:])  # the layout does not depend on the number of pictures
         weight = self._laid_out.get(shape)

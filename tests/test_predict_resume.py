@@ -43,7 +43,7 @@ def where(project: Project, out: str) -> list[object]:
     return ["--images", project / "images", "--out", project / out, "--unreadable", project / f"bad-{out}.csv"]
 
 
-def stop_after(project: Project, n_images: int, *more: object) -> None:
+def stop_after(project: Project, n_images: int, *more: object, images: bool = True) -> None:
     """Run until so many images have been answered, and stop as if the process had ended."""
     answered, done = tagging.answered, 0
 
@@ -55,7 +55,7 @@ def stop_after(project: Project, n_images: int, *more: object) -> None:
         return answered(predictor, batch)
 
     with mock.patch.object(tagging, "answered", counted), pytest.raises(Stopped):
-        project.run("predict", *where(project, "out.csv"), *more)
+        project.run("predict", *(where(project, "out.csv") if images else ["--out", project / "out.csv"]), *more)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
@@ -80,6 +80,32 @@ def test_a_run_that_is_stopped_again_and_again(many: Project) -> None:
         stop_after(many, 6)
     many.run("predict", *where(many, "out.csv"))
     assert (many / "out.csv").read_bytes() == (many / "whole.csv").read_bytes()
+
+
+def test_images_that_changed_after_the_kill_are_tagged_again(many: Project) -> None:
+    stop_after(many, 20)
+    place = many / "images" / "0.png"
+    shutil.copy(many / "images" / "1.png", place)
+    os.utime(many / "images" / "2.png", ns=(0, 1))  # the same pixels, so far as anybody knows without reading them
+    result = many.run("predict", *where(many, "out.csv"))
+    assert "parts are done again" in result.err
+    table = files.read_table(many / "out.csv", "predict").set_index("image")
+    assert table.loc["0.png", "red_probability"] == pytest.approx(table.loc["1.png", "red_probability"], abs=1e-5)
+    many.run("predict", *where(many, "whole.csv"))
+    assert (many / "out.csv").read_bytes() == (many / "whole.csv").read_bytes()
+
+
+def test_a_file_that_came_after_the_kill_is_seen(many: Project, tmp_path: Path) -> None:
+    first = many / "images" / "0.png"  # in the first part of the folder's order
+    kept = first.read_bytes()
+    names = sorted(place.name for place in (many / "images").iterdir())
+    (many / "list.txt").write_text("\n".join(f"images/{name}" for name in names))
+    first.unlink()
+    stop_after(many, 15, *["--list", many / "list.txt"], images=False)
+    first.write_bytes(kept)
+    result = many.run("predict", "--list", many / "list.txt", "--out", many / "out.csv")
+    assert "1 parts are done again" in result.err
+    assert not files.read_table(many / "out.csv", "predict")["reason"][0]
 
 
 def test_a_part_that_is_lost_is_made_again(many: Project) -> None:

@@ -7,14 +7,16 @@ run without a kill, and gets the same floats.
 
     <out>.parts/run.json       what the parts belong to: model, decisions, settings, images
     <out>.parts/lock           held while a process works on them
-    <out>.parts/part-000000000128-000000000256.jsonl
+    <out>.parts/part-000000000128-000000000256-1f0c9a....jsonl
+
+The last number of a part's name, its stamp, says of which state of the image files it tells (`tagging.files_stamp`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +40,7 @@ class Parts:
 
     def __init__(self, place: Path, run: Mapping[str, Any], bounds: Sequence[Bounds], restart: bool) -> None:
         self.place, self.bounds = place, list(bounds)
+        self._stamps: dict[Bounds, str] = {}  # of the parts that are done
         with explained(place):
             place.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(place)
@@ -65,10 +68,24 @@ class Parts:
         with explained(self.place):
             files.write_json(manifest, run, exact=True)
 
-    def missing(self) -> list[Bounds]:
-        return [bounds for bounds in self.bounds if not self._path(bounds).is_file()]
+    def missing(self, stamp_of: Callable[[Bounds], str]) -> tuple[list[Bounds], int]:
+        """The parts that are still to be done, and how many of them were done of files that are others now."""
+        there = {path.name for path in self._written()}
+        begun = {name.rpartition("-")[0] for name in there}
+        missing, outdated = [], 0
+        for bounds in self.bounds:
+            if _start(bounds) in begun:
+                self._stamps[bounds] = stamp_of(bounds)
+                if self._path(bounds).name in there:
+                    continue
+                outdated += 1
+                for path in self.place.glob(f"{_start(bounds)}-*"):
+                    path.unlink(missing_ok=True)
+            missing.append(bounds)
+        return missing, outdated
 
-    def write(self, bounds: Bounds, rows: Sequence[Row]) -> None:
+    def write(self, bounds: Bounds, rows: Sequence[Row], stamp: str) -> None:
+        self._stamps[bounds] = stamp
         with explained(self.place), files.replacing(self._path(bounds)) as temporary:
             temporary.write_text("".join(line(row) for row in rows), encoding="utf-8")
 
@@ -99,7 +116,12 @@ class Parts:
         return list(self.place.glob("part-*.jsonl"))
 
     def _path(self, bounds: Bounds) -> Path:
-        return self.place / f"part-{bounds[0]:012}-{bounds[1]:012}.jsonl"
+        return self.place / f"{_start(bounds)}-{self._stamps[bounds]}.jsonl"
+
+
+def _start(bounds: Bounds) -> str:
+    """Of a part's name, what comes before its stamp."""
+    return f"part-{bounds[0]:012}-{bounds[1]:012}"
 
 
 def differences(before: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:

@@ -24,15 +24,12 @@ from stages.lib.tables import Row
 
 def record(predictor: Predictor, source: Source, frame: images.Frame, batch_size: int, tta: bool) -> dict[str, Any]:
     """What results belong to: those of a run with another record must not be mixed with them. Keys are for people."""
-    digest = hashlib.sha256()
-    for name in source.names:
-        digest.update(os.fsencode(name) + b"\0")
     return {
         "model": predictor.fingerprint,
         "attributes": predictor.attributes,
         "thresholds or calibration": predictor.numbers(),
         "images": len(source.names),
-        "names of images": digest.hexdigest(),
+        "names of images": names_digest(source.names),
         "folder of images": os.path.abspath(source.base),
         "batch_size": batch_size,
         "tta": tta,
@@ -41,13 +38,36 @@ def record(predictor: Predictor, source: Source, frame: images.Frame, batch_size
     }
 
 
+def names_digest(names: list[str]) -> str:
+    """SHA-256 of a list of names."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0")
+    return digest.hexdigest()
+
+
+def files_stamp(source: Source, bounds: Bounds) -> str:
+    """A number for the sizes and times of change of a part's files: another one where, without reading them, one has changed."""
+    digest = hashlib.sha256()
+    for name in source.names[slice(*bounds)]:
+        try:
+            status = os.stat(source.base / name)
+            digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+        except (OSError, ValueError):  # not there, out of reach, or no name of a file
+            digest.update(b"none\n")
+    return digest.hexdigest()[:16]
+
+
 def fill(parts: Parts, predictor: Predictor, source: Source, frame: images.Frame, batch_size: int, workers: int) -> None:
     """Work on the parts that are missing; `workers` threads open images, the predictor's lanes run batches of them meanwhile."""
-    missing = parts.missing()
+    missing, outdated = parts.missing(partial(files_stamp, source))
     total, todo = (sum(end - first for first, end in bounds) for bounds in (parts.bounds, missing))
     if todo < total:
         print(f"{total - todo} of {total} images are done already: carrying on", file=sys.stderr)
-    names = (name for first, end in missing for name in islice(source.names, first, end))
+    if outdated:
+        print(f"{outdated} parts are done again: of their images some have changed since", file=sys.stderr)
+    stamps: dict[Bounds, str] = {}
+    names = names_of(source, missing, stamps)
     at_once = max(batch_size, decoding.AHEAD * workers)
     opened = decoding.in_order(partial(pixels_or_reason, source.base, frame), names, workers, at_once)
     lanes = max(1, predictor.backend.lanes)
@@ -59,8 +79,15 @@ def fill(parts: Parts, predictor: Predictor, source: Source, frame: images.Frame
         for batch in islice(answers, -(-(end - first) // batch_size)):
             rows += batch
             progress.add(len(batch), sum(bool(row.reason) for row in batch))
-        parts.write((first, end), rows)
+        parts.write((first, end), rows, stamps.pop((first, end)))
     progress.close()
+
+
+def names_of(source: Source, missing: list[Bounds], stamps: dict[Bounds, str]) -> Iterator[str]:
+    """Names of all images of the missing parts; each part is stamped just before its first image is opened."""
+    for bounds in missing:
+        stamps[bounds] = files_stamp(source, bounds)
+        yield from source.names[slice(*bounds)]
 
 
 def batches(

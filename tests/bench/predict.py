@@ -2,8 +2,13 @@
 
     python -m tests.bench.predict FOLDER --images 2000 --memory 1000,20000 --onnx models/model.onnx
 
-Fills a temporary folder with links to a folder's pictures. Forward, decoding and the loop run in this process, on a
-sample of the pictures; predict runs as a command, with its start subtracted (that of an empty folder).
+Fills a temporary folder with links to a folder's pictures. The measures take turns; medians and ranges are printed:
+
+    loop      what a short script does: Image.open, torchvision's transforms, the network as it is, one image at a time
+    forward   the network as predict runs it (a batch per core) on tensors in memory
+    decoding  opening files alone, on all cores
+    together  the last two for equally many pictures, at the same time on the same cores
+    predict   the command, with its start subtracted (that of an empty folder)
 """
 
 from __future__ import annotations
@@ -12,13 +17,18 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
+from PIL import Image
+from torchvision import transforms
 
 from stages.lib import decoding, engine, folder, images, memory, model, portable, preprocessing
 
@@ -27,7 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--sample", type=int, default=256, help="pictures for loop, forward pass and decoding")
+    parser.add_argument("--sample", type=int, default=256, help="pictures for forward pass and decoding; a quarter for the loop")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", default="", help="sizes of folders whose peak memory is compared")
     parser.add_argument("--model", type=Path, default=Path("models/model.pth"))
     parser.add_argument("--onnx", type=Path)
@@ -35,7 +46,8 @@ def main() -> None:
     memory.keep_freed()
     names = folder.image_files(args.source)
     with tempfile.TemporaryDirectory() as scratch:
-        speeds(args, names, Path(scratch))
+        if args.images:
+            speeds(args, names, Path(scratch))
         for count in [int(text) for text in args.memory.split(",") if text]:
             linked(args.source, names, Path(scratch) / f"m{count}", count)
             seconds, peak = command(Path(scratch) / f"m{count}", args.model)
@@ -43,61 +55,91 @@ def main() -> None:
 
 
 def speeds(args: argparse.Namespace, names: list[str], scratch: Path) -> None:
-    at_work = engine.Engine(args.model, "auto", bf16=True, mirrored=False)
-    how = at_work.preprocessing
-    frame = images.Frame(how.side, how.fit, 120, 20)
     paths = [args.source / names[index % len(names)] for index in range(args.sample)]
-    pictures = np.stack([picture for picture in decoding.in_order(partial(opened, frame), paths) if picture is not None])
-    loop = plain_loop(args.model, paths[: max(16, args.sample // 4)], frame)
-    decode = rate(len(paths), lambda: list(decoding.in_order(partial(opened, frame), paths)))
-    inputs = preprocessing.to_input(pictures[:32], how).to(at_work.device, memory_format=torch.channels_last)
-    with torch.inference_mode():
-        forward = rate(8 * len(inputs), lambda: [at_work.networks[0](inputs).cpu() for _ in range(8)])
-    batches = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
-    engine_rate = rate(len(pictures), lambda: [at_work.logits(batch) for batch in batches])
-    print(f"{decoding.cores()} cores, torch threads {torch.get_num_threads()}, {at_work.precision}")
-    print(f"one image at a time {loop:.1f}; forward {forward:.1f}; with preprocessing {engine_rate:.1f}; decoding {decode:.1f}")
-    # Both on the same cores: the time of one image is the sum of both times.
-    together = 1 / (1 / forward + 1 / decode) if at_work.device.type == "cpu" else min(forward, decode)
     linked(args.source, names, scratch / "empty", 0)
     linked(args.source, names, scratch / "all", args.images)
+    loop = plain_loop(args.model, paths[: max(16, args.sample // 4)])  # before the engines take PyTorch's threads
+    found: dict[str, list[float]] = {"loop": loop(args.rounds)}
+    print(f"{decoding.cores()} cores; images/s, median (range) of {args.rounds} rounds")
     for place in [args.model, *([args.onnx] if args.onnx else [])]:
-        if place.suffix == ".onnx":
-            exported = portable.Portable(place, "auto", mirrored=False)
-            print(f"{place}: {rate(len(pictures), lambda e=exported: [e.logits(b) for b in batches]):.1f} images/s in memory")
-        start, _ = command(scratch / "empty", place)
-        seconds, peak = command(scratch / "all", place)
-        found = args.images / (seconds - start)
-        print(
-            f"{place}: {found:.1f} images/s ({found / together:.0%} of forward and decoding together, {found / loop:.1f} times "
-            f"the loop), start {start:.1f} s, peak memory {peak:.0f} MiB",
-            flush=True,
-        )
+        known = measures(place, paths)
+        found |= {name: [] for name in (*known, "predict", "start", "peak")}
+        for _ in range(args.rounds):
+            for name, measure in known.items():
+                found[name].append(measure())
+            start, _ = command(scratch / "empty", place)
+            seconds, peak = command(scratch / "all", place)
+            for name, value in (("predict", args.images / (seconds - start)), ("start", start), ("peak", peak)):
+                found[name].append(value)
+        print(place)
+        for name, values in found.items():
+            print(f"  {name:<9} {median(values):7.1f} ({min(values):.1f} to {max(values):.1f})")
+        speed, together = median(found["predict"]), median(found["together"])
+        print(f"  predict: {speed / together:.0%} of together, {speed / median(found['loop']):.2f} times the loop", flush=True)
 
 
-def plain_loop(path: Path, paths: list[Path], frame: images.Frame) -> float:
-    """What a short script does: open, transform, run, one image at a time, BatchNorm and memory layout as they come."""
+def measures(place: Path, paths: list[Path]) -> dict[str, Callable[[], float]]:
+    """Forward pass, decoding, and both at once, by name; each returns images per second."""
+    cores = decoding.cores()
+    run: Callable[[int], object]
+    if place.suffix == ".onnx":
+        exported = portable.Portable(place, "auto", mirrored=False, lanes=cores)
+        how, size = exported.preprocessing, exported.batch_size
+        given = {portable.INPUT: np.zeros((size, 3, how.resolution, how.resolution), dtype=np.float32)}
+        lanes, run = exported.lanes, lambda _: exported._session.run([portable.OUTPUT], given)
+    else:
+        at_work = engine.Engine(place, "auto", bf16=True, mirrored=False, lanes=cores)
+        how, size, lanes = at_work.preprocessing, at_work.batch_size, at_work.lanes
+        inputs = preprocessing.to_input(np.zeros((size, how.side, how.side, 3), dtype=np.uint8), how, at_work.device)
+
+        def run(_: int) -> object:
+            with torch.inference_mode():
+                return [network(inputs).cpu() for network in at_work.networks]
+
+    frame = images.Frame(how.side, how.fit, 120, 20)
+    batches = -(-len(paths) // size)
+
+    def forward() -> None:
+        deque(decoding.in_order(run, range(batches), lanes), maxlen=0)
+
+    def decode() -> None:
+        deque(decoding.in_order(partial(opened, frame), paths), maxlen=0)
+
+    def both() -> None:
+        beside = threading.Thread(target=decode)
+        beside.start()
+        forward()
+        beside.join()
+
+    count = len(paths)
+    return {
+        "forward": lambda: rate(batches * size, forward),
+        "decoding": lambda: rate(count, decode),
+        "together": lambda: rate(count, both),
+    }
+
+
+def plain_loop(path: Path, paths: list[Path]) -> Callable[[int], list[float]]:
+    """Images per second of so many rounds, at PyTorch's own number of threads."""
     saved = model.load(path)
-    network = saved.networks()[0].to(memory_format=torch.contiguous_format)
+    how = saved.preprocessing
+    network = saved.networks()[0].to(memory_format=torch.contiguous_format).eval()
+    steps = [transforms.Resize((how.resolution, how.resolution)), transforms.ToTensor(), transforms.Normalize(how.mean, how.std)]
+    transform = transforms.Compose(steps)
 
     def run() -> None:
         with torch.inference_mode():
             for place in paths:
-                picture = opened(frame, place)
-                if picture is not None:
-                    network(preprocessing.to_input(picture[None], saved.preprocessing).contiguous())
+                with Image.open(place) as picture:
+                    network(transform(picture.convert("RGB"))[None])
 
-    return rate(len(paths), run)
+    return lambda rounds: [rate(len(paths), run) for _ in range(rounds)]
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
-    """The better of two."""
-    found = []
-    for _ in range(2):
-        started = time.perf_counter()
-        work()
-        found.append(count / (time.perf_counter() - started))
-    return max(found)
+    started = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - started)
 
 
 def opened(frame: images.Frame, path: Path) -> np.ndarray | None:
@@ -119,6 +161,7 @@ def command(place: Path, with_model: Path) -> tuple[float, float]:
     """Seconds and peak memory in MiB of predict on a folder; a process of its own for each, so that peaks do not mix."""
     out = place.with_suffix(".csv")
     arguments = [sys.executable, "-m", "stages.predict", "--images", str(place), "--out", str(out), "--model", str(with_model)]
+    arguments += ["--decision", str(with_model.with_name("decision.json"))]
     program = (
         "import resource, subprocess, sys, time; t = time.perf_counter(); subprocess.run(sys.argv[1:], check=True, stdout=2); "
         "print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"

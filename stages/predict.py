@@ -117,6 +117,11 @@ def check_outputs(args: argparse.Namespace) -> None:
         tables.check_ending(args.out)
     if args.explain and args.explain.suffix.lower() != ".png":
         raise UserError(f"--explain {args.explain}: its ending must be .png")
+    if args.explain and args.model.suffix.lower() == ".onnx":
+        raise UserError("--explain needs gradients, which an ONNX model does not give; use --model models/model.pth")
+    for name in args.image or ():
+        if name and os.path.isdir(name):
+            raise UserError(f"--image {shown(name, 4096)} is a folder; tag the files in it with --images")
     places = [place for place in (args.out, args.unreadable, args.explain) if place]
     if len({os.path.abspath(place) for place in places}) < len(places):
         raise UserError(f"{args.out}: --out and --unreadable must be two files")
@@ -132,7 +137,7 @@ def tell(args: argparse.Namespace, predictor: Predictor, frame: images.Frame) ->
         picture = tagging.pixels_or_reason(Path(), frame, name)
         if isinstance(picture, str):
             if not several:
-                raise UserError(f"{shown(name, 4096)}: {picture}")
+                raise UserError(f"--image {shown(name, 4096) or repr(name)}: {picture}")
             failed += 1
             unread = {"image": shown(name, 4096), "reason": picture}
             print(json.dumps(unread, ensure_ascii=False) if args.json else f"{unread['image']}\ncould not be read: {picture}\n")
@@ -152,8 +157,7 @@ def explain(path: Path, predictor: Predictor, picture: np.ndarray, name: str, pr
     from stages.lib import explanation
     from stages.lib.engine import Engine
 
-    if not isinstance(predictor.backend, Engine):
-        raise UserError("--explain needs gradients, which an ONNX model does not give; use --model models/model.pth")
+    assert isinstance(predictor.backend, Engine)  # check_outputs has refused others
     explanation.panel(path, predictor.backend, picture, name, probabilities, predictor.thresholds)
 
 

@@ -152,3 +152,9 @@ def test_a_missing_image_and_a_missing_folder(done: Project, tmp_path: Path) -> 
     message = one_message(done.run("predict", "--image", tmp_path / "no.jpg", expect=1))
     assert f"{tmp_path / 'no.jpg'}: no such file" in message
     assert "does not exist" in one_message(done.run("predict", "--images", tmp_path / "no", expect=1))
+    assert "--image '': " in one_message(done.run("predict", "--image", "", expect=1))
+
+
+def test_a_folder_given_as_an_image(done: Project, tmp_path: Path) -> None:
+    message = one_message(done.run("predict", "--image", done / "images" / "1.png", tmp_path, expect=1))
+    assert f"{tmp_path} is a folder; tag the files in it with --images" in message

@@ -174,15 +174,16 @@ def tag(args: argparse.Namespace, predictor: Predictor, frame: images.Frame, set
         tagging.fill(parts, predictor, source, frame, batch_size, workers)
         summary = Summary(predictor.attributes)
         if own == shards.WHOLE:
+            title, path = source.title, args.out
             write(args, predictor.attributes, predictor.short, parts.rows(), summary)
-            report(args, summary, source.title, args.out, predictor.short)
         else:
             del run["folder of images"]  # other machines may have it elsewhere
+            title = f"{source.title}, shard {own.index} of {own.count}"
             path = shards.write(args.out, own, run, summary.counted(parts.rows()))
-            report(args, summary, f"{source.title}, shard {own.index} of {own.count}", path, predictor.short)
         parts.remove()
     finally:
         parts.close()
+    report(args, summary, title, path, predictor.short)
     return summary.failed
 
 

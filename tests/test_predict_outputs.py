@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 
 from stages.lib import files, images, tables
-from tests.project import Project, one_message
+from tests.project import ROOT, Project, one_message
 
 
 @pytest.fixture
@@ -119,3 +121,16 @@ def test_attributes_may_be_called_like_other_columns() -> None:
     assert len(set(named)) == len(named) == 13
     assert named[0] == "image"
     assert tables.columns(["red"]) == ["image", "red_probability", "red", "model", "reason"]
+
+
+def test_a_reader_that_goes_away_costs_nothing(done: Project, tmp_path: Path) -> None:
+    where = ("--images", done / "images", "--out", tmp_path / "out.csv", "--model", done / "model.pth")
+    more = ("--decision", done / "decision.json", "--params", done / "params.yaml")
+    command = [sys.executable, "-m", "stages.predict", *map(str, (*where, *more))]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -32,12 +33,16 @@ def run_stage(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(
             "interrupted: no file is half-written; the same command carries on, or starts this stage again",
             file=sys.stderr,
         )
         sys.exit(130)
+    except BrokenPipeError:  # who reads what is printed has gone, as `head` does: nothing went wrong here
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes stdout
+        sys.exit(1)
     except Exception as error:
         message = _message(error)
         if message is None:

@@ -72,5 +72,5 @@ def scaled_loss(log_odds: np.ndarray, targets: np.ndarray) -> float:
 def told(share: float, alone: float, both: float) -> str:
     """`alone` and `both` are `scaled_loss` on validation rows: of the network, and beside the regression, half and half for 0."""
     if not share:
-        return f"alone: beside the regression on frozen features its val log loss would be {both:.4f}, without {alone:.4f}"
-    return f"blended with the regression on frozen features, share {share:g}: val log loss {both:.4f}, without {alone:.4f}"
+        return f"no share for the regression on frozen features: val log loss {alone:.4f} without it, {both:.4f} with half"
+    return f"share of the regression on frozen features {share:g}: val log loss {both:.4f}, without it {alone:.4f}"

@@ -74,13 +74,14 @@ def measured(spec: Spec, rounds: int, only: list[str] | None) -> list[dict[str, 
     measures = {name: line.recv() for name, line in lines.items()}  # when it is ready
     seconds: dict[tuple[str, str], list[float]] = {}
     waited: list[float] = []
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, line in lines.items():
             for measure in measures[name]:
                 line.send(measure)
                 taken, answer = line.recv()
                 seconds.setdefault((measure, name), []).append(taken)
                 waited += [answer] if answer is not None else []
+                print(f"  round {turn + 1}: {measure:<23} {name:<10} {rate(spec, name, taken):>7.1f} images/s", flush=True)
     for line in lines.values():
         line.send(None)
     rows = [row(spec, measure, name, taken) for (measure, name), taken in sorted(seconds.items())]
@@ -94,12 +95,15 @@ def measured(spec: Spec, rounds: int, only: list[str] | None) -> list[dict[str, 
 
 
 def row(spec: Spec, measure: str, name: str, taken: list[float]) -> dict[str, Any]:
-    count = len(spec.paths)
-    done = count // spec.batch * spec.batch if name == "limit" else count
-    rates = [done / value for value in taken]
+    rates = [rate(spec, name, value) for value in taken]
     title = f"{spec.backbone} {spec.freeze} {spec.resolution} px, batch {spec.batch}"
     numbers = {"median": statistics.median(rates), "low": min(rates), "high": max(rates)}
     return {"network": title, "what": measure, "who": name, **{key: round(value, 2) for key, value in numbers.items()}}
+
+
+def rate(spec: Spec, name: str, seconds: float) -> float:
+    count = len(spec.paths)
+    return (count // spec.batch * spec.batch if name == "limit" else count) / seconds
 
 
 def serve(line: Connection, name: str, spec: Spec, only: list[str] | None) -> None:

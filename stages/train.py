@@ -82,12 +82,13 @@ def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torc
     inputs = read_inputs(args)
     run = description(args, settings, device) if crew.rank == 0 else {}  # the others carry on with what the first one does
     with checkpoint.opened(args.checkpoint, run, crew) as kept:
-        fits, members = [], []
+        fits, members, constants = [], [], []
         for fold in range(settings.folds):
             torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all folds, as the features are
             backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
             backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
             how = preprocessing(backbone, settings)
+            own = fitting.Fold(fold, inputs, how, settings, device)
             torch.manual_seed(seed_for(settings.seed, "head", fold))
             network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
             network.freeze(settings.freeze)
@@ -98,15 +99,16 @@ def train(args: argparse.Namespace, settings: Any, crew: team.Team, device: torc
                 print(models.opening(network, title), flush=True)
             # The others of a team begin with the first one's weights, and what is carried on with comes from the checkpoint.
             if settings.train.head_start == "regression" and crew.rank == 0 and not kept.fold(fold).begun:
-                start_head(network, heard.features, inputs, settings, fold)
+                start_head(network, heard.features, own)
             before = fitting.untouched(network)
-            result = fitting.fit_fold(network, inputs, how, settings, fold, crew, device, kept.fold(fold))
+            result = fitting.fit_fold(network, own, crew, kept.fold(fold))
             fits.append(result)
+            constants.append(own.constant_loss("val"))
             if crew.rank == 0:
-                members.append(fitting.member_of(network, result, before, heard.features, inputs, how, settings, fold, device))
+                members.append(fitting.member_of(network, result, before, heard.features, own))
         crew.wait()  # for those that still read the checkpoint, which goes now
         if crew.rank == 0:
-            write_outputs(args, settings, inputs, how, fits, members, heard)
+            write_outputs(args, settings, inputs, how, fits, members, constants, heard)
 
 
 def arguments() -> argparse.Namespace:
@@ -173,11 +175,10 @@ def early(
     return Early(table, features, log_odds)
 
 
-def start_head(network: models.Tagger, features: np.ndarray, inputs: fitting.Inputs, settings: Any, fold: int) -> None:
+def start_head(network: models.Tagger, features: np.ndarray, fold: fitting.Fold) -> None:
     """Let the head begin as the regression that evaluate reports beside the network; the loss shifts it by log(pos_weight)."""
-    roles = splits.roles(inputs.parts, settings.folds, fold)
-    weights, bias = probe.chosen(features, inputs.targets, roles)
-    network.start_head(weights, bias + np.log(fitting.pos_weight_of(inputs, fold)))
+    weights, bias = probe.chosen(features, fold.inputs.targets, fold.roles())
+    network.start_head(weights, bias + np.log(fold.pos_weight()))
 
 
 def write_outputs(
@@ -187,11 +188,11 @@ def write_outputs(
     how: Preprocessing,
     fits: list[training.Fit],
     members: list[models.Member],
+    constants: list[float],
     heard: Early,
 ) -> None:
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
-    constants = [fitting.constant_loss(inputs, settings, fold, "val") for fold in range(settings.folds)]
     figures = {
         "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
         "best_epoch": float(np.mean([fit.epoch for fit in fits])),

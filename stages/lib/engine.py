@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import folding, fusing, inference, shards, trunk
+from stages.lib import fusing, inference, shards, trunk
 from stages.lib import model as models
 from stages.lib.errors import UserError
 from stages.lib.portable import BATCH_ON_CPU, BATCH_ON_GPU
@@ -27,7 +27,8 @@ class Engine:
         self.attributes, self.preprocessing = self.saved.attributes, self.saved.preprocessing
         self.device = _own_gpu(inference.device_of(device))
         self.bf16, self.mirrored = bf16 and self.device.type == "cuda", mirrored
-        self.networks = [self._at_work(network) for network in self.saved.networks()]
+        side = self.preprocessing.resolution
+        self.networks = [fusing.at_work(trunk.shared(network, side), side, self.device) for network in self.saved.networks()]
         self.n_members = len(self.networks)
         self.batch_size = BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU
         self.lanes = lanes if self.device.type == "cpu" else 1
@@ -43,11 +44,6 @@ class Engine:
         with torch.inference_mode(), autocast:
             found = [self._of_one(network, batch).double().cpu().numpy() for network in self.networks]
         return np.stack(found)
-
-    def _at_work(self, network: nn.Module) -> nn.Module:
-        resolution = self.preprocessing.resolution
-        found = folding.folded(trunk.shared(network, resolution), resolution)
-        return fusing.fused(found, resolution) if self.device.type == "cpu" else found.to(self.device)
 
     def _of_one(self, network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         logits = network(batch).float()

@@ -18,6 +18,7 @@ from stages.lib import (
     blending,
     checkpoint,
     feeding,
+    fusing,
     inference,
     loss,
     metrics,
@@ -48,21 +49,39 @@ class Inputs:
     stats: dict[str, Any]
 
 
-def fit_fold(
-    network: models.Tagger,
-    inputs: Inputs,
-    how: Preprocessing,
-    settings: Any,
-    fold: int,
-    crew: team.Team,
-    device: torch.device,
-    kept: checkpoint.Fold,
-) -> training.Fit:
+@dataclass(frozen=True)
+class Fold:
+    """One split of the rows into roles, and how its network is trained. `number` counts from 0."""
+
+    number: int
+    inputs: Inputs
+    how: Preprocessing
+    settings: Any
+    device: torch.device
+
+    def rows(self, role: str) -> np.ndarray:
+        return np.flatnonzero(self.roles() == role)
+
+    def roles(self) -> np.ndarray:
+        return splits.roles(self.inputs.parts, self.settings.folds, self.number)
+
+    def pos_weight(self) -> np.ndarray:
+        """Weights of the positive labels, shape (n_attributes,)."""
+        weights = self.inputs.stats["models"][self.number]["pos_weight"]
+        return np.array([weights[name] for name in self.inputs.attributes])
+
+    def constant_loss(self, role: str) -> float:
+        """Weighted loss, on the rows of `role`, of the best constant by the training rows."""
+        targets = self.inputs.targets[self.rows(role)]
+        logit = loss.constant_of(self.inputs.stats["models"][self.number], self.inputs.attributes)
+        return metrics.mean_loss(np.broadcast_to(logit, targets.shape), targets, self.pos_weight())
+
+
+def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold) -> training.Fit:
     """Train one network on the training rows of `fold`."""
-    roles = splits.roles(inputs.parts, settings.folds, fold)
-    train_rows, val_rows = np.flatnonzero(roles == "train"), np.flatnonzero(roles == "val")
-    pos_weight = pos_weight_of(inputs, fold)
-    seed = seed_for(settings.seed, "fit", fold)
+    inputs, how, settings, device = fold.inputs, fold.how, fold.settings, fold.device
+    train_rows, val_rows, pos_weight = fold.rows("train"), fold.rows("val"), fold.pos_weight()
+    seed = seed_for(settings.seed, "fit", fold.number)
     seconds: list[float] = []  # of the epochs that this process trains: others may lie before an interruption
     pictures = augment.TrainingPictures(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
@@ -70,7 +89,8 @@ def fit_fold(
     feed = feeding.Feed(pictures, settings.train.batch_size, feeding.workers_of(settings.train.workers, device), crew)
     network = network.cpu().to(memory_format=torch.channels_last)
     frozen, rest = trunk.split(network, how.resolution)
-    prepared = trunk.Prepared(frozen.to(device), inputs.store, crew.part(val_rows), how, device)
+    frozen = fusing.at_work(frozen, how.resolution, device)
+    prepared = trunk.Prepared(frozen, inputs.store, crew.part(val_rows), how, device)
 
     count, bf16 = views.count_of(settings.train.views, feed, frozen, device), settings.train.bf16
     kept_views = views.Views(feed, frozen, count, device, bf16)
@@ -90,8 +110,8 @@ def fit_fold(
         seconds.append(row["seconds"])
         print(training.progress(row, len(train_rows), settings.epochs), flush=True)
 
-    title = f"fold {fold + 1} of {settings.folds}: " if settings.folds > 1 else ""
-    constant = constant_loss(inputs, settings, fold, "val")
+    title = f"fold {fold.number + 1} of {settings.folds}: " if settings.folds > 1 else ""
+    constant = fold.constant_loss("val")
     print(
         f"{title}{len(train_rows)} training and {len(val_rows)} validation images; constant: val loss {constant:.4f}", flush=True
     )
@@ -133,32 +153,23 @@ def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
 
 
 def member_of(
-    network: models.Tagger,
-    result: training.Fit,
-    before: dict[str, torch.Tensor],
-    features: np.ndarray,
-    inputs: Inputs,
-    how: Preprocessing,
-    settings: Any,
-    fold: int,
-    device: torch.device,
+    network: models.Tagger, result: training.Fit, before: dict[str, torch.Tensor], features: np.ndarray, fold: Fold
 ) -> models.Member:
     """What is saved of `result`: the network, beside a regression on `features` (n, n_features) where that helps (blending).
 
     `before` is what `untouched` gave. The scores in `result` become those of what is saved.
     """
-    pos_weight = pos_weight_of(inputs, fold)
+    inputs, pos_weight, choice = fold.inputs, fold.pos_weight(), fold.settings.train.blend
     member = models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
-    if settings.train.blend == 0:
+    if choice == 0:
         return member
-    roles = splits.roles(inputs.parts, settings.folds, fold)
-    rows, shift = np.flatnonzero(roles == "val"), np.log(pos_weight)
+    rows, shift = fold.rows("val"), np.log(pos_weight)
     targets = inputs.targets[rows]
-    weights, bias = probe.chosen(features, inputs.targets, roles)
+    weights, bias = probe.chosen(features, inputs.targets, fold.roles())
     network.load_state_dict(result.state)
-    tuned = inference.logits(network.to(device), inputs.store, rows, how, device) - shift
+    tuned = inference.logits(network.to(fold.device), inputs.store, rows, fold.how, fold.device) - shift
     regression = probe.log_odds(features[rows], weights, bias)
-    share = blending.chosen_share(tuned, regression, targets) if settings.train.blend == "auto" else settings.train.blend
+    share = blending.chosen_share(tuned, regression, targets) if choice == "auto" else choice
     alone, both = (blending.scaled_loss(blending.mixed(tuned, regression, part), targets) for part in (0.0, share or 0.5))
     print(f"  {blending.told(share, alone, both)}", flush=True)
     if not share:
@@ -168,16 +179,3 @@ def member_of(
     result.val_ap = metrics.macro(metrics.average_precision(targets, logits))
     linear = {"head.1.weight": torch.from_numpy(weights).float(), "head.1.bias": torch.from_numpy(bias + shift).float()}
     return replace(member, val_loss=result.val_loss, share=share, untouched=before | linear)
-
-
-def pos_weight_of(inputs: Inputs, fold: int) -> np.ndarray:
-    return np.array([inputs.stats["models"][fold]["pos_weight"][name] for name in inputs.attributes])
-
-
-def constant_loss(inputs: Inputs, settings: Any, fold: int, role: str) -> float:
-    """Weighted loss, on the rows of `role`, of the best constant by the training rows of `fold`."""
-    weight = pos_weight_of(inputs, fold)
-    rows = splits.roles(inputs.parts, settings.folds, fold) == role
-    logit = loss.constant_of(inputs.stats["models"][fold], inputs.attributes)
-    constant = np.broadcast_to(logit, inputs.targets[rows].shape)
-    return metrics.mean_loss(constant, inputs.targets[rows], weight)

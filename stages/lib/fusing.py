@@ -57,6 +57,12 @@ class Fused(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise(given, weight, conv.bias, *how, *self.after)
 
 
+def at_work(network: nn.Module, resolution: int, device: torch.device) -> nn.Module:
+    """`network`, or a copy, on the device and as fast there as it can be: for one that only predicts from here on."""
+    found = folding.folded(network, resolution)
+    return fused(found, resolution) if device.type == "cpu" else found.to(device)
+
+
 def fused(network: nn.Module, resolution: int) -> nn.Module:
     """A copy of a network that only predicts, on a CPU, with all convolutions and the activations after them as `Fused`.
 

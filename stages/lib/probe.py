@@ -7,12 +7,14 @@ sees nothing, fine-tuning rarely does.
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from stages.lib import inference, loss
+from stages.lib import fusing, inference, loss
 from stages.lib.pixels import Pictures
 from stages.lib.preprocessing import Preprocessing
 
@@ -24,11 +26,8 @@ def features(
     backbone: torch.nn.Module, pictures: Pictures, rows: np.ndarray, how: Preprocessing, device: torch.device
 ) -> np.ndarray:
     """Pooled output of the backbone as it is, standing still: shape (n_rows, n_features), float32."""
-    training = [module.training for module in backbone.modules()]  # frozen parts stand still, others do not
-    found = inference.logits(backbone.to(device), pictures, rows, how, device).astype(np.float32)
-    for module, flag in zip(backbone.modules(), training, strict=True):
-        module.training = flag
-    return found
+    standing = fusing.at_work(deepcopy(backbone).eval(), how.resolution, device)
+    return inference.logits(standing, pictures, rows, how, device).astype(np.float32)
 
 
 def regression(values: np.ndarray, targets: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:

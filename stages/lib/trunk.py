@@ -1,7 +1,7 @@
 """A network cut in two: the frozen trunk, which only ever runs forward, and the rest, which trains.
 
-The trunk needs no gradients and no BatchNorm of its own (folding), and what it says of a picture that is not augmented
-never changes: such work is done once. Both halves are the network's own code with the units of the other half
+The trunk needs no gradients and can be made fast as prediction is (fusing), and what it says of a picture that is not
+augmented never changes: such work is done once. Both halves are the network's own code with the units of the other half
 replaced by the identity, so that no family of networks needs code of its own. Where that does not add up to the
 whole, as in transformers that add position embeddings between their units, the network stays in one piece.
 """
@@ -22,8 +22,6 @@ from stages.lib.model import Tagger
 from stages.lib.pixels import Pictures
 from stages.lib.preprocessing import Preprocessing
 
-# Of the logits, relative to the largest: the halves compute what the whole does, in the same order.
-TOLERANCE = 1e-4
 KEPT_BYTES = 2**29  # of what is kept for all epochs; above it the pictures go through the trunk in every epoch
 
 
@@ -36,8 +34,7 @@ def split(network: Tagger, resolution: int) -> tuple[nn.Module, Tagger]:
     if not network.first_trained:
         return nn.Identity(), network
     trunk, rest = _trunk_of(deepcopy(network)), _rest_of(deepcopy(network))
-    probe = torch.rand((2, 3, resolution, resolution), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    was_training = network.training
+    probe, was_training = folding.probe_of(resolution), network.training
     with torch.no_grad():
         expected = network.eval()(probe)
         network.train(was_training)
@@ -45,9 +42,9 @@ def split(network: Tagger, resolution: int) -> tuple[nn.Module, Tagger]:
             found = rest.eval()(trunk(probe))
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a half that is no network any more
             return nn.Identity(), network
-    if found.shape != expected.shape or not (found - expected).abs().max() <= TOLERANCE * max(1.0, float(expected.abs().max())):
+    if found.shape != expected.shape or not folding.agree(found, expected):
         return nn.Identity(), network
-    return folding.folded(trunk, resolution), rest.train()
+    return trunk, rest.train()
 
 
 def shared(network: nn.Module, resolution: int) -> nn.Module:

@@ -25,7 +25,7 @@ from stages.lib import (
     backbones,
     decoding,
     feeding,
-    folding,
+    fusing,
     images,
     inference,
     loss,
@@ -150,12 +150,12 @@ def ours(spec: Spec) -> Measures:
     pictures = augment.TrainingPictures(store, rows, targets(count), how, spec.resolution, spec.augment, 0)
     feed = feeding.Feed(pictures, spec.batch, feeding.workers_of("auto", device()))
     frozen, rest = trunk.split(network, spec.resolution)
-    frozen, rest = frozen.to(device()), rest.to(device())
+    frozen, rest = fusing.at_work(frozen, spec.resolution, device()), rest.to(device())
     recipe = training.Recipe(1e-4, 0.8, 0.01, 0.1, 10**6, 10**6)
     optimizer = torch.optim.AdamW(training.parameter_groups(rest, recipe), fused=True)
     weight, result, epochs = torch.ones(ATTRIBUTES, device=device()), training.Fit(), iter(range(1, 10**6))
     prepared = trunk.Prepared(frozen, store, rows, how, device())
-    folded = folding.folded(tagger(spec).eval(), spec.resolution).to(device())
+    ready = fusing.at_work(tagger(spec).eval(), spec.resolution, device())
 
     def train() -> float:
         """Gives the share of the time that was spent waiting for data."""
@@ -177,7 +177,7 @@ def ours(spec: Spec) -> Measures:
         for start in range(0, count, 32):
             batch = np.stack([next(pending) for _ in range(min(32, count - start))])
             with torch.inference_mode():
-                found.append(folded(to_input(batch, how).to(device(), memory_format=torch.channels_last)).cpu())
+                found.append(ready(to_input(batch, how).to(device(), memory_format=torch.channels_last)).cpu())
 
     return {
         "train": train,

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from stages.lib import backbones, folding, fusing, model
+from tests.lib.test_folding import norms, random_norms
 
 torch.set_num_threads(1)
 
@@ -135,3 +136,14 @@ def test_a_fusion_that_answers_otherwise_is_dropped() -> None:
     network = Own(nn.ReLU()).eval()
     with mock.patch.dict(fusing.ACTIVATIONS, {nn.ReLU: ("swish", [])}):
         assert fusing.fused(network, SIDE) is network
+
+
+def test_at_work_norms_are_folded_and_activations_fused() -> None:
+    torch.manual_seed(0)
+    network = model.Tagger(backbones.create("tf_efficientnet_lite0", "none", SIDE), 3, 16, (0.2, 0.2)).eval()
+    random_norms(network)
+    found = fusing.at_work(network, SIDE, torch.device("cpu"))
+    assert norms(found) == 0
+    assert len(fused_in(found)) == sum(type(module) in folding.CONVOLUTIONS for module in network.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(found(pictures(3)), network(pictures(3)), atol=1e-4, rtol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -26,11 +27,22 @@ class UserError(Exception):
     """Something the user can mend: the message says what was found, where, and the way out."""
 
 
+def quiet_until_main() -> None:
+    """Let Ctrl-C end a stage without a traceback while its libraries are imported, where nothing can be lost yet.
+
+    Only for a module that is being started with `python -m`, and where nobody has said otherwise.
+    """
+    if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; an error that the user can mend becomes one message on stderr and exit code 1.
 
     Anything else keeps its traceback: that is a fault of this project, not of the user.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
         sys.stdout.flush()

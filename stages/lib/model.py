@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from stages.lib import backbones, tensors
 from stages.lib.blending import Blended
@@ -115,11 +116,22 @@ def untrained(name: str, resolution: int, n_attributes: int, hidden: int, *dropo
     return Tagger(backbones.bare(name, resolution), n_attributes, hidden, dropout)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves out the drawing of random weights: without memory there is nothing to draw into, and PyTorch would import its
+    compiler to find that out, which takes two seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (torch.Tensor.normal_, torch.Tensor.uniform_) or getattr(function, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
 @lru_cache(maxsize=4)
 def shapes(*kind: Any) -> dict[str, torch.Size]:
     """Of the tensors of `untrained(*kind)`, by name; without memory for them, since a file may name a network of any size."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             network = untrained(*kind)
     except (NotImplementedError, RuntimeError):  # a family that computes with its weights while it is built
         network = untrained(*kind)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from stages.lib import errors, files
+from tests.project import ROOT
 
 
 def ending(error: BaseException, capsys: pytest.CaptureFixture) -> str:
@@ -79,3 +83,27 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path: P
     ):
         files.check_space(tmp_path / "not" / "yet", 2**50, "a store")
     assert list(tmp_path.iterdir()) == []
+
+
+def run(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_an_interrupt_while_libraries_are_imported_ends_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError('goes on')\n")
+    done = run(tmp_path, "-m", "stages.train")
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("before", ["SIG_DFL", "default_int_handler"])
+def test_an_interrupt_from_then_on_ends_with_a_message(tmp_path: Path, before: str) -> None:
+    program = (
+        f"import os, signal\nfrom stages.lib import errors\nsignal.signal(signal.SIGINT, signal.{before})\n"
+        "errors.run_stage(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+    )
+    done = run(tmp_path, "-c", program)
+    assert done.returncode == 130
+    assert done.stderr.startswith("interrupted: ")
+    assert done.stderr.count("\n") == 1

@@ -9,7 +9,7 @@ repro: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 test: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # make bench BENCH="--images FOLDER --count 480"
 bench: install

@@ -20,7 +20,7 @@ from PIL import Image
 
 from stages import validate
 from stages.lib.errors import run_stage as run_main
-from tests.project import FAST, SMALL, Project, project
+from tests.project import SMALL, Project, project
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,7 +139,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def folded(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = project(tmp_path_factory.mktemp("folded"), FAST | {"folds": 3, "freeze": "layer4"})
+    made = project(tmp_path_factory.mktemp("folded"), SMALL | {"folds": 3, "freeze": "layer4"})
     made.run("train")
     made.run("evaluate")
     return made

@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 SMALL = {
-    "backbone": "tf_efficientnet_lite0",
+    "backbone": "test_resnet",
     "weights": "none",
     "freeze": "layer2",
     "epochs": 2,
@@ -44,7 +44,6 @@ SMALL = {
     "train.device": "cpu",
     "train.workers": 0,
 }
-FAST = SMALL | {"backbone": "test_resnet"}
 ATTRIBUTES = ["red", "framed", "never"]
 
 

@@ -15,7 +15,7 @@ import yaml
 from stages import stats
 from stages.lib import blending, decisions, files, held_out, inference, params, probe
 from stages.lib.metrics import average_precision
-from tests.project import CPU, FAST, Project, one_message, project
+from tests.project import CPU, SMALL, Project, one_message, project
 
 
 def thresholds(made: Project) -> dict[str, float]:
@@ -151,7 +151,7 @@ def test_a_model_of_other_folds_is_not_evaluated(own: Project) -> None:
 
 
 def test_an_attribute_of_which_nothing_is_known_goes_through_all_stages(tmp_path: Path) -> None:
-    made = project(tmp_path / "never", FAST, never=True)
+    made = project(tmp_path / "never", SMALL, never=True)
     made.run("train")
     made.run("evaluate")
     inputs = made.inputs(1)

@@ -121,7 +121,7 @@ def test_two_processes_train_what_one_does(own: Project) -> None:
 
     The first epoch has fresh views, the second those of the first in another order, of which each process had a part.
     """
-    settings = yaml.safe_load((own / "params.yaml").read_text()) | {"dropout": 0.0, "backbone": "test_resnet"}
+    settings = yaml.safe_load((own / "params.yaml").read_text()) | {"dropout": 0.0}
     found = []
     for processes in (1, 2):
         settings["train"] |= {"processes": processes, "views": 1}

@@ -18,7 +18,7 @@ import yaml
 
 from stages import train
 from stages.lib import checkpoint, code, feeding, files, probe, training
-from tests.project import FAST, Project, project
+from tests.project import SMALL, Project, project
 
 
 class Stopped(Exception):
@@ -91,7 +91,7 @@ EVERYTHING |= {"augment.vertical_flip": 0.2, "augment.hue": 0.1, "augment.graysc
 
 @pytest.mark.parametrize("more", [{"augment.mix": "cutmix"}, {"train.views": 2}], ids=str)  # which exclude each other
 def test_a_training_that_stops_behind_every_epoch_ends_with_the_same_bytes(tmp_path: Path, more: dict[str, Any]) -> None:
-    made = project(tmp_path / "made", FAST | EVERYTHING | more)
+    made = project(tmp_path / "made", SMALL | EVERYTHING | more)
     shutil.copytree(made.folder, tmp_path / "whole")
     whole = Project(tmp_path / "whole")
     assert epochs_trained(whole) == EVERYTHING["epochs"]
@@ -156,7 +156,7 @@ def test_only_the_same_training_is_carried_on(done: Project, tmp_path: Path, cha
 
 def test_views_are_the_same_after_a_stop_and_for_any_number_of_workers(tmp_path: Path) -> None:
     """Stopped in the third epoch, which shows the first one's views again: they are made again from the first one's batches."""
-    made = project(tmp_path / "made", FAST | {"freeze": "layer3", "epochs": 4, "train.views": 2, "train.workers": 1})
+    made = project(tmp_path / "made", SMALL | {"freeze": "layer3", "epochs": 4, "train.views": 2, "train.workers": 1})
     assert "2 views of each picture" in made.run("train").out
     own = copy(made, tmp_path / "own")
     own.set({"train.workers": 0})

@@ -31,10 +31,10 @@ from unittest import mock
 
 import yaml
 
-from tests.project import FAST, Project, project
+from tests.project import SMALL, Project, project
 
 STAGES = ("validate", "stats", "train", "evaluate", "predict")
-SETTINGS = FAST | {"folds": 3, "epochs": 4, "freeze": "layer4", "train.ema": 0.9, "predict.batch_size": 2}
+SETTINGS = SMALL | {"folds": 3, "epochs": 4, "freeze": "layer4", "train.ema": 0.9, "predict.batch_size": 2}
 FAILURES = (errno.ENOSPC, errno.EACCES, errno.EROFS)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +116,16 @@ def test_training_and_scoring_may_see_other_sizes(own: Project) -> None:
     own.run("train")
     assert own.inputs(1).saved.preprocessing.resolution == 48
     own.run("evaluate")
+
+
+def test_a_wrong_setting_is_answered_before_pytorch_is_imported(own: Project, tmp_path: Path) -> None:
+    own.set({"dropout": 1.5})
+    (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch was imported')\n")
+    command = [sys.executable, "-m", "stages.train", "--params", str(own / "params.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert "dropout" in done.stderr
 
 
 def test_two_processes_train_what_one_does(own: Project) -> None:

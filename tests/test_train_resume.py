@@ -16,8 +16,7 @@ import pytest
 import torch
 import yaml
 
-from stages import train
-from stages.lib import checkpoint, code, feeding, files, probe, training
+from stages.lib import all_folds, checkpoint, code, feeding, files, probe, training
 from tests.project import SMALL, Project, project
 
 
@@ -106,7 +105,7 @@ def test_a_training_that_stops_behind_every_epoch_ends_with_the_same_bytes(tmp_p
         for scrambled in (random.seed, np.random.seed, torch.manual_seed):  # as a process of its own begins with other numbers
             scrambled(1000 + number)
         with (
-            mock.patch.object(train, "start_head", side_effect=train.start_head) as started,
+            mock.patch.object(all_folds, "start_head", side_effect=all_folds.start_head) as started,
             mock.patch.object(checkpoint.Fold, "save", save_and_stop),
             pytest.raises(Stopped),
         ):

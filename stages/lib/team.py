@@ -8,10 +8,7 @@ masks of the same kind. The first process alone prints and writes.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -134,7 +131,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 @contextmanager
 def opened(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
-    """The team that torchrun, or `launch`, has started this process in, and the device that is this process's own."""
+    """The team that torchrun, or launching.launch, has started this process in, and the device that is this process's own."""
     if "WORLD_SIZE" not in os.environ:
         yield ALONE, device
         return
@@ -154,30 +151,3 @@ def opened(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if team.rank == 0 else nowhere):
         yield team, device
     distributed.destroy_process_group()
-
-
-def launch(processes: int, command: Sequence[str]) -> int:
-    """Run `command` as a team on this machine; ends all when one fails, and returns the first exit code that is not 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-    shared = os.environ | shared | {"MASTER_PORT": str(port)}
-    members = [
-        subprocess.Popen(
-            command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=None if rank == 0 else subprocess.DEVNULL
-        )
-        for rank in range(processes)
-    ]
-    try:
-        while True:
-            codes = [member.poll() for member in members]
-            failed = [code for code in codes if code]
-            if failed or None not in codes:
-                return failed[0] if failed else 0
-            time.sleep(0.1)
-    finally:
-        time.sleep(0.5 if any(member.poll() for member in members) else 0)  # for the message of the first
-        for member in members:
-            member.terminate()
-            member.wait()

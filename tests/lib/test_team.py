@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +131,3 @@ def test_a_launcher_that_says_half_is_one_message(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(UserError, match="WORLD_SIZE is set"), team.opened(inference.device_of("cpu")):
         pass
-
-
-@pytest.mark.parametrize(
-    ("program", "expected"),
-    [
-        ("pass", 0),
-        ("import os, sys, time; sys.exit(3) if os.environ['RANK'] == '1' else time.sleep(60)", 3),
-        ("import os, sys; sys.exit(int(os.environ['RANK']) + int(os.environ['WORLD_SIZE']) - 2)", 1),
-    ],
-)
-def test_a_team_ends_together(program: str, expected: int) -> None:
-    assert team.launch(2, [sys.executable, "-c", program]) == expected

@@ -1,0 +1,176 @@
+"""The work of the train stage: the early word, a network per fold, and what is written of them.
+
+Apart from stages/train.py, which reads command line and settings before PyTorch is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+import torchvision
+
+from stages.lib import (
+    backbones,
+    checkpoint,
+    code,
+    early_word,
+    files,
+    fitting,
+    inference,
+    labels,
+    metrics,
+    pixels,
+    plots,
+    probe,
+    splits,
+    team,
+    training,
+)
+from stages.lib import model as models
+from stages.lib.chance import seed_for
+from stages.lib.errors import UserError
+from stages.lib.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Early:
+    """The early word: its `table`, the frozen `features` (n, n_features), and the regression's `log_odds` (n, n_attributes)."""
+
+    table: pd.DataFrame
+    features: np.ndarray
+    log_odds: np.ndarray
+
+
+def train(args: argparse.Namespace, settings: Any, used: dict[str, Any]) -> None:
+    """The stage's work, alone or in a team; `used` are the settings that decide what comes out, by dotted name."""
+    with team.opened(inference.device_of(settings.train.device)) as (crew, device):
+        train_as(args, settings, used, crew, device)
+
+
+def train_as(args: argparse.Namespace, settings: Any, used: dict[str, Any], crew: team.Team, device: torch.device) -> None:
+    inputs = read_inputs(args)
+    run = description(args, settings, used, device) if crew.rank == 0 else {}  # the others carry on with what the first one does
+    with checkpoint.opened(args.checkpoint, run, crew) as kept:
+        fits, members, constants = [], [], []
+        for fold in range(settings.folds):
+            torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all folds, as the features are
+            backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
+            backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
+            how = preprocessing(backbone, settings)
+            own = fitting.Fold(fold, inputs, how, settings, device)
+            torch.manual_seed(seed_for(settings.seed, "head", fold))
+            network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
+            network.freeze(settings.freeze)
+            if fold == 0 and crew.rank == 0:
+                checkpoint.check_space(args.checkpoint, network, settings.folds)
+                heard = early(backbone, inputs, how, settings, device, kept)
+                title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
+                print(models.opening(network, title), flush=True)
+            # The others of a team begin with the first one's weights, and what is carried on with comes from the checkpoint.
+            if settings.train.head_start == "regression" and crew.rank == 0 and not kept.fold(fold).begun:
+                start_head(network, heard.features, own)
+            before = fitting.untouched(network)
+            result = fitting.fit_fold(network, own, crew, kept.fold(fold))
+            fits.append(result)
+            constants.append(own.constant_loss("val"))
+            if crew.rank == 0:
+                members.append(fitting.member_of(network, result, before, heard.features, own))
+        crew.wait()  # for those that still read the checkpoint, which goes now
+        if crew.rank == 0:
+            write_outputs(args, settings, used, inputs, how, fits, members, constants, heard)
+
+
+def read_inputs(args: argparse.Namespace) -> fitting.Inputs:
+    table = files.read_table(args.clean / "labels.csv", "validate")
+    attributes = labels.attributes_of(table)
+    split = files.read_table(args.clean / "splits.csv", "stats")
+    store = pixels.read(args.clean / "pixels.npy")
+    if list(split["image"]) != list(table["image"]) or len(store) != len(table):
+        raise UserError(f"{args.clean}: the tables and the pixels are of different runs; run 'dvc repro'")
+    stats = files.read_json(args.metrics / "stats.json", "stats")
+    targets, groups, parts = table[attributes].to_numpy(float), split["group"].to_numpy(), split["part"].to_numpy()
+    return fitting.Inputs(store, targets, attributes, list(table["image"]), groups, parts, stats)
+
+
+def description(args: argparse.Namespace, settings: Any, used: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """All that decides what training ends with: a checkpoint is only used where every item is the same."""
+    read = [args.clean / "labels.csv", args.clean / "splits.csv", args.clean / "pixels.npy", args.metrics / "stats.json"]
+    read += [Path(settings.weights)] if Path(settings.weights).is_file() else []
+    packages = {module.__name__: str(module.__version__) for module in (np, timm, torch, torchvision)}
+    content = {str(path.name): files.fingerprint(path) for path in read}
+    return used | content | packages | {"code": code.digest_of("stages.train"), "device": device.type}
+
+
+def preprocessing(backbone: torch.nn.Module, settings: Any) -> Preprocessing:
+    mean, std = backbones.mean_and_std(backbone)
+    kept = settings.train.center_crop
+    return Preprocessing(settings.validate.side, settings.validate.fit, settings.train.test_resolution, kept, mean, std)
+
+
+def early(
+    backbone: torch.nn.Module,
+    inputs: fitting.Inputs,
+    how: Preprocessing,
+    settings: Any,
+    device: torch.device,
+    kept: checkpoint.Checkpoint,
+) -> Early:
+    """Say what logistic regression on the frozen features reaches."""
+    started = time.perf_counter()
+    print(f"early word: reading the frozen features of {len(inputs.store)} images ...", flush=True)
+    rows = np.arange(len(inputs.store))
+    features = kept.features(lambda: probe.features(backbone, inputs.store, rows, how, device), len(rows))
+    seed = seed_for(settings.seed, "early word")
+    fold_of = early_word.folds_of(inputs.parts, settings.folds, inputs.targets, inputs.groups, inputs.names, seed)
+    table, log_odds = early_word.listen(inputs.attributes, features, inputs.targets, inputs.groups, fold_of, seed)
+    seconds = time.perf_counter() - started
+    print(early_word.text(table, int((fold_of >= 0).sum()), seconds, settings.weights == "none"), flush=True)
+    return Early(table, features, log_odds)
+
+
+def start_head(network: models.Tagger, features: np.ndarray, fold: fitting.Fold) -> None:
+    """Let the head begin as the regression that evaluate reports beside the network; the loss shifts it by log(pos_weight)."""
+    weights, bias = probe.chosen(features, fold.inputs.targets, fold.roles())
+    network.start_head(weights, bias + np.log(fold.pos_weight()))
+
+
+def write_outputs(
+    args: argparse.Namespace,
+    settings: Any,
+    used: dict[str, Any],
+    inputs: fitting.Inputs,
+    how: Preprocessing,
+    fits: list[training.Fit],
+    members: list[models.Member],
+    constants: list[float],
+    heard: Early,
+) -> None:
+    iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
+    epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
+    figures = {
+        "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
+        "best_epoch": float(np.mean([fit.epoch for fit in fits])),
+        "val_loss": float(np.mean([fit.val_loss for fit in fits])),
+        "val_loss_constant": float(np.mean(constants)),
+        "val_ap": metrics.macro(np.array([fit.val_ap for fit in fits])),
+        "blend": float(np.mean([member.share for member in members])),
+        "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
+    }
+    saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
+    models.save(args.model, saved)
+    split = splits.fingerprint(inputs.names, inputs.parts)
+    files.write_arrays(args.frozen, features=heard.features, log_odds=heard.log_odds, split=split)
+    files.write_table(args.metrics / "early_word.csv", heard.table.round(4))
+    files.write_table(args.metrics / "iterations.csv", iterations.round(6))
+    files.write_table(args.metrics / "epochs.csv", epochs.round(6))
+    kept = [fit.epoch for fit in fits]
+    plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"], kept)
+    files.write_json(args.metrics / "train.json", {k: v for k, v in figures.items() if not np.isnan(v)})

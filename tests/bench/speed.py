@@ -108,6 +108,7 @@ def rate(spec: Spec, name: str, seconds: float) -> float:
 
 def serve(line: Connection, name: str, spec: Spec, only: list[str] | None) -> None:
     """Prepare, say what can be measured, and measure what is asked for, until None comes."""
+    multiprocessing.set_start_method("fork", force=True)  # for the loaders' workers, as in a process that nobody spawned
     few = replace(spec, paths=spec.paths[: WARM * spec.batch], folder=Path(tempfile.mkdtemp(dir=spec.folder)))
     for work in chosen(few, name, only).values():
         work()

@@ -36,6 +36,7 @@ from stages.lib import (
     pixels,
     training,
     trunk,
+    views,
 )
 from stages.lib.preprocessing import Preprocessing, to_input
 
@@ -168,6 +169,15 @@ def ours(spec: Spec) -> Measures:
         feed.close()  # otherwise its workers would prepare the next epoch while another contender is measured
         return (feed.waited - before) / (time.perf_counter() - started)
 
+    def train_on_views() -> None:
+        """An epoch after the first ones with `train.views`: the trunk has seen each view, and does not run."""
+        again = views.Views(feed, frozen, 1, device())
+        with torch.no_grad():
+            one = frozen(torch.randn(1, 3, spec.resolution, spec.resolution).to(device(), memory_format=torch.channels_last))
+        again.kept[1] = one.expand(count, *one.shape[1:])  # what stands in them takes no time
+        epoch, steps = next(epochs) + 1, pictures.n_batches(spec.batch)
+        training.train_one_epoch(rest, None, again.batches(epoch), steps, optimizer, weight, recipe, device(), epoch, result)
+
     def evaluate_first() -> None:
         prepared.kept = []
         prepared.logits(rest)
@@ -181,6 +191,7 @@ def ours(spec: Spec) -> Measures:
 
     return {
         "train": train,
+        "train (views are kept)": train_on_views,
         "evaluate (first epoch)": evaluate_first,
         "evaluate": lambda: prepared.logits(rest),
         "predict": predict,

@@ -1,3 +1,4 @@
+import atexit
 import gc
 
 from stages.lib.errors import quiet_until_main
@@ -5,5 +6,7 @@ from stages.lib.imports import spare_the_compiler
 
 quiet_until_main()
 spare_the_compiler()  # before any module of the stages imports what would bring it
-# Half a million objects come with the libraries and stay; looking through them again and again took a tenth of the start.
+# Half a million objects come with the libraries and stay. Looking through them again and again took a tenth of the start, and
+# once more at the end, when the process goes anyway, nearly a second.
 gc.set_threshold(50_000, 20, 100)
+atexit.register(gc.freeze)

@@ -185,7 +185,7 @@ def _in_the_archive(content: bytes, chance: random.Random) -> bytes:
             elif kind == 2:
                 records[index] = name, body + bytes(chance.choice([1, 1000, 10**7]))
             elif kind == 3:
-                records[index] = chance.choice(["../../x", "/etc/x", "", "archive/data.pkl", "archive/data/0", name + "x"]), body
+                records[index] = chance.choice(["../../x", "/etc/x", "/", "archive/data.pkl", "archive/data/0", name + "x"]), body
             elif kind == 4:
                 records.append((name, body[::-1]))
             elif kind == 5:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.test_pipeline import Clone, first_run
+from tests.test_pipeline import SMALL, Clone, first_run
 
 ROOT = Path(__file__).parents[1]
 STAGES = {"validate", "stats", "train", "evaluate", "predict"}
@@ -23,8 +23,7 @@ STAGES = {"validate", "stats", "train", "evaluate", "predict"}
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """As test_pipeline's, with one epoch: what is learned does not matter here."""
-    small = {"backbone": "test_resnet", "weights": "none", "epochs": 1}
-    return first_run(tmp_path_factory.mktemp("clone"), small)
+    return first_run(tmp_path_factory.mktemp("clone"), SMALL | {"epochs": 1})
 
 
 @pytest.fixture(scope="module")

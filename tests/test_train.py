@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from stages.lib import assessment, inference
+from stages.lib import assessment, fusing, inference, trunk
 from stages.lib.preprocessing import to_input
 from tests.project import CPU, ROOT, Project, one_message
 
@@ -126,6 +127,19 @@ def test_a_wrong_setting_is_answered_before_pytorch_is_imported(own: Project, tm
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert "dropout" in done.stderr
+
+
+def test_what_is_frozen_runs_as_prediction_does(own: Project) -> None:
+    """The backbone that gives the frozen features, and the trunk below the first trained stage."""
+    with (
+        mock.patch.object(fusing, "at_work", side_effect=fusing.at_work) as made,
+        mock.patch.object(trunk, "through", side_effect=trunk.through) as through,
+    ):
+        own.run("train")
+    assert made.call_count == 2
+    assert through.call_count
+    for call in through.call_args_list:
+        assert any(isinstance(module, fusing.Fused) for module in call.args[0].modules())
 
 
 def test_two_processes_train_what_one_does(own: Project) -> None:

@@ -35,6 +35,7 @@ from stages.lib import (
     evidence,
     files,
     findings,
+    fusing,
     galleries,
     gradcam,
     held_out,
@@ -44,6 +45,7 @@ from stages.lib import (
     params,
     pixels,
     preprocessing,
+    probe,
     review,
     splits,
     verdicts,
@@ -61,11 +63,12 @@ def main() -> None:
     goal = decisions.Goal(settings.evaluate.threshold, settings.evaluate.minimum, settings.evaluate.fixed_threshold)
     inputs = read_inputs(args, settings.folds)
     device = inference.device_of(settings.train.device)
-    networks = [network.to(device) for network in inputs.saved.networks()]
+    networks, side = inputs.saved.networks(), inputs.saved.preprocessing.resolution
+    at_work = [fusing.at_work(network, side, device) for network in networks]
     tested = held_out.joined(
-        [held_out.score(inputs, networks, settings.folds, fold, "test", device) for fold in range(settings.folds)]
+        [held_out.score(inputs, at_work, settings.folds, fold, "test", device) for fold in range(settings.folds)]
     )
-    tuned = held_out.score(inputs, networks, 1, 0, "val", device) if settings.folds == 1 else tested
+    tuned = held_out.score(inputs, at_work, 1, 0, "val", device) if settings.folds == 1 else tested
     chosen = decisions.tune(inputs.targets[tuned.rows], tuned.log_odds, inputs.groups[tuned.rows], goal)
     outcome = held_out.outcome_of(inputs, tested, chosen, goal, settings.folds)
     regression = assessment.features_log_odds(inputs, settings.folds)
@@ -107,16 +110,19 @@ def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
     table = files.read_table(args.clean / "labels.csv", "validate")
     split = files.read_table(args.clean / "splits.csv", "stats")
     store = pixels.read(args.clean / "pixels.npy")
-    features, early, split_then = files.read_arrays(args.frozen, "train", "features", "log_odds", "split")
+    names = ("features", "log_odds", "weights", "bias", "split")
+    features, early, weights, bias, split_then = files.read_arrays(args.frozen, "train", *names)
     rows_agree = list(split["image"]) == list(table["image"]) and len(store) == len(features) == len(early) == len(table)
-    if saved.attributes != labels.attributes_of(table) or len(saved.members) != folds or not rows_agree:
+    folds_agree = len(saved.members) == len(weights) == len(bias) == folds
+    if saved.attributes != labels.attributes_of(table) or not folds_agree or not rows_agree:
         raise UserError(f"{args.model} was trained on other attributes, folds or images; run 'dvc repro'")
     if bytes(split_then) != bytes(splits.fingerprint(list(split["image"]), split["part"].to_numpy())):
         found = "was trained on another split, and test images may be among its training images"
         raise UserError(f"{args.model} {found}; run 'dvc repro'")
     targets, groups, parts = table[saved.attributes].to_numpy(float), split["group"].to_numpy(), split["part"].to_numpy()
     stats = files.read_json(args.metrics / "stats.json", "stats")
-    return held_out.Inputs(saved, store, list(table["image"]), targets, groups, parts, stats, features, early)
+    regressions = [probe.Regression(*each) for each in zip(weights, bias, strict=True)]
+    return held_out.Inputs(saved, store, list(table["image"]), targets, groups, parts, stats, features, early, regressions)
 
 
 def subject_of(inputs: held_out.Inputs, settings: Any, fingerprint: str, n_scored: int, goal: decisions.Goal) -> card.Subject:
@@ -214,7 +220,7 @@ def heat_of(
         own = [index for index, (row, _) in enumerate(cells) if scored.member[row] == member]
         if own:
             pictures = np.stack([inputs.store[scored.rows[cells[index][0]]] for index in own])
-            heat[own] = gradcam.heatmap(network, pictures, [cells[index][1] for index in own], how, device)
+            heat[own] = gradcam.heatmap(network.to(device), pictures, [cells[index][1] for index in own], how, device)
     return heat
 
 

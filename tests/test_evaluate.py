@@ -47,8 +47,8 @@ def test_the_share_of_the_regression_is_that_which_validation_rows_ask_for(done:
     (member,) = inputs.saved.members
     alone = replace(inputs.saved, members=[replace(member, share=0.0)]).networks()
     scored = held_out.score(inputs, alone, 1, 0, "val", CPU)
-    weights, bias = probe.chosen(inputs.features, inputs.targets, inputs.parts)
-    regression = inputs.features[scored.rows].astype(float) @ weights.T + bias
+    fitted = probe.chosen(inputs.features, inputs.targets, inputs.parts)
+    regression = inputs.features[scored.rows].astype(float) @ fitted.weights.T + fitted.bias
     assert member.share == blending.chosen_share(scored.log_odds, regression, inputs.targets[scored.rows])
     both = held_out.score(inputs, inputs.saved.networks(), 1, 0, "val", CPU)
     expected = (1 - member.share) * scored.log_odds + member.share * regression

@@ -28,7 +28,6 @@ from stages.lib import (
     labels,
     metrics,
     pixels,
-    plots,
     probe,
     splits,
     team,
@@ -38,6 +37,16 @@ from stages.lib import model as models
 from stages.lib.chance import seed_for
 from stages.lib.errors import UserError
 from stages.lib.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Done:
+    """A trained fold: how it went, what is saved, the best constant's validation loss, the regression on frozen features."""
+
+    fit: training.Fit
+    member: models.Member
+    constant: float
+    regression: probe.Regression
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def train_as(args: argparse.Namespace, settings: Any, used: dict[str, Any], crew
     inputs = read_inputs(args)
     run = description(args, settings, used, device) if crew.rank == 0 else {}  # the others carry on with what the first one does
     with checkpoint.opened(args.checkpoint, run, crew) as kept:
-        fits, members, constants = [], [], []
+        done: list[Done] = []
         for fold in range(settings.folds):
             torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all folds, as the features are
             backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
@@ -74,18 +83,19 @@ def train_as(args: argparse.Namespace, settings: Any, used: dict[str, Any], crew
                 heard = early(backbone, inputs, how, settings, device, kept)
                 title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
                 print(models.opening(network, title), flush=True)
-            # The others of a team begin with the first one's weights, and what is carried on with comes from the checkpoint.
-            if settings.train.head_start == "regression" and crew.rank == 0 and not kept.fold(fold).begun:
-                start_head(network, heard.features, own)
             before = fitting.untouched(network)
-            result = fitting.fit_fold(network, own, crew, kept.fold(fold))
-            fits.append(result)
-            constants.append(own.constant_loss("val"))
             if crew.rank == 0:
-                members.append(fitting.member_of(network, result, before, heard.features, own))
+                regression = probe.chosen(heard.features, inputs.targets, own.roles())
+                # The others of a team begin with the first one's weights, and what is carried on with comes from the checkpoint.
+                if settings.train.head_start == "regression" and not kept.fold(fold).begun:
+                    start_head(network, regression, own)
+            result, logits = fitting.fit_fold(network, own, crew, kept.fold(fold))
+            if crew.rank == 0:
+                member = fitting.member_of(result, logits, before, heard.features, regression, own)
+                done.append(Done(result, member, own.constant_loss("val"), regression))
         crew.wait()  # for those that still read the checkpoint, which goes now
         if crew.rank == 0:
-            write_outputs(args, settings, used, inputs, how, fits, members, constants, heard)
+            write_outputs(args, settings, used, inputs, how, heard, done)
 
 
 def read_inputs(args: argparse.Namespace) -> fitting.Inputs:
@@ -136,10 +146,9 @@ def early(
     return Early(table, features, log_odds)
 
 
-def start_head(network: models.Tagger, features: np.ndarray, fold: fitting.Fold) -> None:
+def start_head(network: models.Tagger, regression: probe.Regression, fold: fitting.Fold) -> None:
     """Let the head begin as the regression that evaluate reports beside the network; the loss shifts it by log(pos_weight)."""
-    weights, bias = probe.chosen(features, fold.inputs.targets, fold.roles())
-    network.start_head(weights, bias + np.log(fold.pos_weight()))
+    network.start_head(regression.weights, regression.bias + np.log(fold.pos_weight()))
 
 
 def write_outputs(
@@ -148,18 +157,19 @@ def write_outputs(
     used: dict[str, Any],
     inputs: fitting.Inputs,
     how: Preprocessing,
-    fits: list[training.Fit],
-    members: list[models.Member],
-    constants: list[float],
     heard: Early,
+    done: list[Done],
 ) -> None:
+    from stages.lib import plots  # matplotlib is not waited for before the first epoch
+
+    fits, members = [fold.fit for fold in done], [fold.member for fold in done]
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
     figures = {
         "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
         "best_epoch": float(np.mean([fit.epoch for fit in fits])),
         "val_loss": float(np.mean([fit.val_loss for fit in fits])),
-        "val_loss_constant": float(np.mean(constants)),
+        "val_loss_constant": float(np.mean([fold.constant for fold in done])),
         "val_ap": metrics.macro(np.array([fit.val_ap for fit in fits])),
         "blend": float(np.mean([member.share for member in members])),
         "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
@@ -167,7 +177,8 @@ def write_outputs(
     saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
     models.save(args.model, saved)
     split = splits.fingerprint(inputs.names, inputs.parts)
-    files.write_arrays(args.frozen, features=heard.features, log_odds=heard.log_odds, split=split)
+    weights, bias = (np.stack([getattr(fold.regression, name) for fold in done]) for name in ("weights", "bias"))
+    files.write_arrays(args.frozen, features=heard.features, log_odds=heard.log_odds, weights=weights, bias=bias, split=split)
     files.write_table(args.metrics / "early_word.csv", heard.table.round(4))
     files.write_table(args.metrics / "iterations.csv", iterations.round(6))
     files.write_table(args.metrics / "epochs.csv", epochs.round(6))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.lib import calibration, contrast, decisions, evidence, goals, metrics, probe, splits
+from stages.lib import calibration, contrast, decisions, evidence, goals, metrics, splits
 from stages.lib.held_out import Inputs, Scored
 
 # Columns of the table whose macro score is the plain mean over attributes; those with an interval have one of their own.
@@ -71,9 +71,9 @@ def features_log_odds(inputs: Inputs, folds: int) -> np.ndarray:
     """Log-odds (n_images, n_attributes) of logistic regression on the frozen features, fitted on the rows that each network
     was fitted on, for the rows that this network is tested on; NaN for rows that are tested by none."""
     log_odds = np.full(inputs.targets.shape, np.nan)
-    for fold in range(folds):
-        roles = splits.roles(inputs.parts, folds, fold)
-        log_odds[roles == "test"] = probe.tested(inputs.features, inputs.targets, roles)
+    for fold, regression in enumerate(inputs.regressions):
+        rows = splits.roles(inputs.parts, folds, fold) == "test"
+        log_odds[rows] = regression.log_odds(inputs.features[rows])
     return log_odds
 
 

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from stages.lib import downloads, tensors
+from stages.lib import tensors
 from stages.lib.errors import UserError, first_line
 from stages.lib.faults import shown
 
@@ -135,6 +135,8 @@ def check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
 
 def _downloaded(name: str, resolution: int) -> nn.Module:
     """With the published weights, adapted as timm does it (classifier left out, positions interpolated)."""
+    from stages.lib import downloads  # brings the hub's client, half a second that the weights of the install do without
+
     file = downloads.weights_of(name, WAYS_OUT)
     try:
         backbone = _built(name, resolution, file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy import special
 
 from stages.lib import loss, splits
 
@@ -85,8 +85,7 @@ def brier(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def reliability(attributes: list[str], targets: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """One row per attribute and bin of `ece`, bins numbered from 1 by rising probability; none where nothing is known.
 
-    `predicted` is the mean probability, `observed` the share of positives, `low` and `high` its 95 % interval
-    (Wilson, 1927).
+    `predicted` is the mean probability, `observed` the share of positives, `low` and `high` the interval of `wilson`.
     """
     rows = []
     for column, name in enumerate(attributes):
@@ -94,9 +93,19 @@ def reliability(attributes: list[str], targets: np.ndarray, probabilities: np.nd
         for place, value in enumerate(np.unique(number), start=1):
             inside = number == value
             positive, images = int(truth[inside].sum()), int(inside.sum())
-            low, high = binomtest(positive, images).proportion_ci(method="wilson")
+            low, high = wilson(positive, images)
             rows.append((name, place, images, probability[inside].mean(), positive / images, low, high))
     return pd.DataFrame(rows, columns=["attribute", "bin", "images", "predicted", "observed", "low", "high"])
+
+
+def wilson(positive: int, images: int) -> tuple[float, float]:
+    """95 % interval of a share: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927."""
+    z = -special.ndtri(0.025)
+    share, widened = positive / images, 1 + z**2 / images
+    centre = (share + z**2 / (2 * images)) / widened
+    reach = z * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / widened
+    # With none or all positive one end is exact, and rounding would put it on the wrong side.
+    return float(centre - reach) if positive else 0.0, float(centre + reach) if positive < images else 1.0
 
 
 def _costs(targets: np.ndarray, log_odds: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy import special
 
 from stages.lib import resampling, verdicts
 from stages.lib.evidence import Outcome
@@ -67,5 +67,5 @@ def _normal(difference: float, values: np.ndarray, n_groups: int) -> tuple[float
     spread = defined.std()
     if spread < ROUNDING:  # the same difference in every resample, as between a perfect ranking and a constant
         return difference, difference, difference, 2 / (1 + len(defined))
-    reach = norm.isf(0.025) * spread
-    return difference, difference - reach, difference + reach, 2 * float(norm.sf(abs(difference) / spread))
+    reach = -special.ndtri(0.025) * spread
+    return difference, difference - reach, difference + reach, 2 * float(special.ndtr(-abs(difference) / spread))

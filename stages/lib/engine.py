@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import fusing, inference, shards, trunk
+from stages.lib import fusing, inference, shards
 from stages.lib import model as models
 from stages.lib.errors import UserError
 from stages.lib.portable import BATCH_ON_CPU, BATCH_ON_GPU
@@ -28,7 +28,7 @@ class Engine:
         self.device = _own_gpu(inference.device_of(device))
         self.bf16, self.mirrored = bf16 and self.device.type == "cuda", mirrored
         side = self.preprocessing.resolution
-        self.networks = [fusing.at_work(trunk.shared(network, side), side, self.device) for network in self.saved.networks()]
+        self.networks = [fusing.at_work(network, side, self.device) for network in self.saved.networks()]
         self.n_members = len(self.networks)
         self.batch_size = BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU
         self.lanes = lanes if self.device.type == "cpu" else 1

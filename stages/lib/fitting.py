@@ -19,7 +19,6 @@ from stages.lib import (
     checkpoint,
     feeding,
     fusing,
-    inference,
     loss,
     metrics,
     mixing,
@@ -77,8 +76,8 @@ class Fold:
         return metrics.mean_loss(np.broadcast_to(logit, targets.shape), targets, self.pos_weight())
 
 
-def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold) -> training.Fit:
-    """Train one network on the training rows of `fold`."""
+def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold) -> tuple[training.Fit, np.ndarray]:
+    """Train one network on the training rows of `fold`; what comes out, and its logits of the validation rows."""
     inputs, how, settings, device = fold.inputs, fold.how, fold.settings, fold.device
     train_rows, val_rows, pos_weight = fold.rows("train"), fold.rows("val"), fold.pos_weight()
     seed = seed_for(settings.seed, "fit", fold.number)
@@ -140,10 +139,12 @@ def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoi
         crew,
     )
     feed.close()
+    rest.load_state_dict(result.state)
+    logits = crew.put_together(prepared.logits(rest))
     result.state = trunk.joined(network, result.state)
     waited = f"; waited for data {feed.waited / sum(seconds):.1%} of the time" if seconds else ""
     print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}{waited}", flush=True)
-    return result
+    return result, logits
 
 
 def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
@@ -153,11 +154,17 @@ def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
 
 
 def member_of(
-    network: models.Tagger, result: training.Fit, before: dict[str, torch.Tensor], features: np.ndarray, fold: Fold
+    result: training.Fit,
+    logits: np.ndarray,
+    before: dict[str, torch.Tensor],
+    features: np.ndarray,
+    regression: probe.Regression,
+    fold: Fold,
 ) -> models.Member:
-    """What is saved of `result`: the network, beside a regression on `features` (n, n_features) where that helps (blending).
+    """What is saved of `result`: the network, beside the regression on `features` (n, n_features) where that helps (blending).
 
-    `before` is what `untouched` gave. The scores in `result` become those of what is saved.
+    `logits` are those of the validation rows, `before` is what `untouched` gave. The scores in `result` become those of what
+    is saved.
     """
     inputs, pos_weight, choice = fold.inputs, fold.pos_weight(), fold.settings.train.blend
     member = models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
@@ -165,17 +172,15 @@ def member_of(
         return member
     rows, shift = fold.rows("val"), np.log(pos_weight)
     targets = inputs.targets[rows]
-    weights, bias = probe.chosen(features, inputs.targets, fold.roles())
-    network.load_state_dict(result.state)
-    tuned = inference.logits(network.to(fold.device), inputs.store, rows, fold.how, fold.device) - shift
-    regression = probe.log_odds(features[rows], weights, bias)
-    share = blending.chosen_share(tuned, regression, targets) if choice == "auto" else choice
-    alone, both = (blending.scaled_loss(blending.mixed(tuned, regression, part), targets) for part in (0.0, share or 0.5))
+    tuned, untuned = logits - shift, regression.log_odds(features[rows])
+    share = blending.chosen_share(tuned, untuned, targets) if choice == "auto" else choice
+    alone, both = (blending.scaled_loss(blending.mixed(tuned, untuned, part), targets) for part in (0.0, share or 0.5))
     print(f"  {blending.told(share, alone, both)}", flush=True)
     if not share:
         return member
-    logits = blending.mixed(tuned, regression, share) + shift
-    result.val_loss = metrics.mean_loss(logits, targets, pos_weight)
-    result.val_ap = metrics.macro(metrics.average_precision(targets, logits))
-    linear = {"head.1.weight": torch.from_numpy(weights).float(), "head.1.bias": torch.from_numpy(bias + shift).float()}
+    both_logits = blending.mixed(tuned, untuned, share) + shift
+    result.val_loss = metrics.mean_loss(both_logits, targets, pos_weight)
+    result.val_ap = metrics.macro(metrics.average_precision(targets, both_logits))
+    weights, bias = regression.weights, regression.bias + shift
+    linear = {"head.1.weight": torch.from_numpy(weights).float(), "head.1.bias": torch.from_numpy(bias).float()}
     return replace(member, val_loss=result.val_loss, share=share, untouched=before | linear)

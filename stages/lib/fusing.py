@@ -18,7 +18,7 @@ from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import nn
 
-from stages.lib import folding
+from stages.lib import folding, trunk
 
 # Exactly these kinds -> what oneDNN calls them; a subclass may do something else.
 ACTIVATIONS: dict[type, tuple[str, list[float]]] = {
@@ -59,7 +59,7 @@ class Fused(nn.Module):
 
 def at_work(network: nn.Module, resolution: int, device: torch.device) -> nn.Module:
     """`network`, or a copy, on the device and as fast there as it can be: for one that only predicts from here on."""
-    found = folding.folded(network, resolution)
+    found = folding.folded(trunk.shared(network, resolution), resolution)
     return fused(found, resolution) if device.type == "cpu" else found.to(device)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve
 
+from stages.lib import ranking
 from stages.lib.params import GOALS
 
 BELOW_ONE = float(np.nextafter(1, 0))
@@ -33,9 +33,10 @@ def threshold_for(truth: np.ndarray, scores: np.ndarray, goal: str, minimum: flo
     label, score = truth[known], np.minimum(scores[known].astype(float), BELOW_ONE)
     if label.sum() in (0, len(label)) or not (score > 0).any():
         return fallback, False
-    precision, recall, candidates = precision_recall_curve(label, score)
+    precision, recall = (found[::-1] for found in ranking.precision_recall(label, score))
+    candidates = np.unique(score)
     usable = candidates > 0
-    best, reached = _best(precision[:-1][usable], recall[:-1][usable], goal, minimum)
+    best, reached = _best(precision[usable], recall[usable], goal, minimum)
     return _placed(candidates[usable][best], score), reached
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from stages.lib import decisions, inference, loss, pixels, splits
+from stages.lib import decisions, inference, loss, pixels, probe, splits
 from stages.lib import model as models
 from stages.lib.evidence import Outcome
 
@@ -18,7 +20,7 @@ class Inputs:
     """The model and the rows: `targets` (n, n_attributes) with NaN for unknown, `parts` and `groups` (n,), `store` the pixels.
 
     `features` (n, n_features) are those of the frozen backbone, `early` (n, n_attributes) the log-odds of a regression on
-    them, cross-validated; NaN for test rows.
+    them, cross-validated; NaN for test rows. `regressions` has one per fold, fitted on the rows that its network learned from.
     """
 
     saved: models.Saved
@@ -30,6 +32,7 @@ class Inputs:
     stats: dict[str, Any]
     features: np.ndarray
     early: np.ndarray
+    regressions: list[probe.Regression]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Scored:
     constant: np.ndarray
 
 
-def score(inputs: Inputs, networks: list[models.Network], folds: int, fold: int, role: str, device: torch.device) -> Scored:
+def score(inputs: Inputs, networks: Sequence[nn.Module], folds: int, fold: int, role: str, device: torch.device) -> Scored:
     """Member `fold` on its rows of `role`."""
     rows = np.flatnonzero(splits.roles(inputs.parts, folds, fold) == role)
     logits = inference.logits(networks[fold], inputs.store, rows, inputs.saved.preprocessing, device)

@@ -1,8 +1,9 @@
-"""timm and torchvision without PyTorch's compiler: a second and a half less before a stage begins.
+"""timm and torchvision without PyTorch's compiler and without the hub's client: two seconds less before a stage begins.
 
 Both touch `torch._dynamo`, the front end of torch.compile, while they are imported: torchvision for one function's name, timm
-to mark code that must not be compiled. It brings sympy and triton with it, and nothing here compiles. While the two are
-imported, and only then, a stand-in has the module's name.
+to mark code that must not be compiled. It brings sympy and triton with it, and nothing here compiles. timm also looks whether
+it could fetch weights by itself, with huggingface_hub; here `downloads` fetches them, and imports it where there is something
+to fetch. While the two are imported, and only then, a stand-in has the compiler's name, and nothing the hub's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-COMPILER = "torch._dynamo"
+COMPILER, HUB = "torch._dynamo", "huggingface_hub"
 ASK_FOR_IT = ("timm", "torchvision", "torchvision.tv_tensors")
 
 
@@ -32,7 +33,7 @@ class _Finder(MetaPathFinder):
             def exec_module(module: ModuleType) -> None:
                 import torch  # noqa: F401 - so that what PyTorch imports by itself is the real thing
 
-                with _without_compiler():
+                with _without_both():
                     run(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
@@ -40,7 +41,7 @@ class _Finder(MetaPathFinder):
 
 
 @contextmanager
-def _without_compiler() -> Iterator[None]:
+def _without_both() -> Iterator[None]:
     if COMPILER in sys.modules:  # the real one, or the stand-in of the package that imports this one
         yield
         return
@@ -48,8 +49,10 @@ def _without_compiler() -> Iterator[None]:
     stand_in.__path__ = []
     stand_in.disable = _disable  # type: ignore[attr-defined]
     utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-    names = {stand_in.__name__: stand_in, utils.__name__: utils}
-    sys.modules.update(names)
+    names: dict[str, ModuleType | None] = {stand_in.__name__: stand_in, utils.__name__: utils}
+    if HUB not in sys.modules:
+        names[HUB] = None  # an import of it fails, which timm is prepared for
+    sys.modules.update(names)  # type: ignore[arg-type]
     try:
         yield
     finally:
@@ -68,7 +71,7 @@ def _is_compile_supported(*given: Any) -> bool:
     return is_compile_supported(*given)
 
 
-def spare_the_compiler() -> None:
+def spare_both() -> None:
     """Whoever imports timm or torchvision from here on gets it so; where they are imported already, nothing changes."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
-from sklearn import metrics as sk
 
-from stages.lib import loss
+from stages.lib import loss, ranking
 
 SCORES = ("ap", "roc_auc", "precision", "recall", "f1", "loss")
 
 
 def average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """AP per attribute, shape (n_attributes,); NaN where one class only is known: any score would be right."""
-    return _per_attribute(sk.average_precision_score, targets, scores)
+    return _per_attribute(ranking.ap, targets, scores)
 
 
 def roc_auc(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """ROC-AUC per attribute, shape (n_attributes,); NaN where one class only is known."""
-    return _per_attribute(sk.roc_auc_score, targets, scores)
+    return _per_attribute(ranking.auc, targets, scores)
 
 
 def macro(values: np.ndarray) -> float:
@@ -71,12 +72,14 @@ def curves(attributes: list[str], targets: np.ndarray, scores: np.ndarray) -> tu
         known = ~np.isnan(targets[:, column])
         truth, score = targets[known, column], scores[known, column]
         if truth.sum() > 0:
-            precision, recall, _ = sk.precision_recall_curve(truth, score)
+            # Where nothing is called present, precision is drawn as 1.
+            precision, recall = (
+                np.append(at, found) for at, found in zip((1, 0), ranking.precision_recall(truth, score), strict=True)
+            )
             # `step` keeps the points in the order of the curve: a viewer would sort them by x.
-            steps = np.arange(len(recall))
-            pr.append(pd.DataFrame({"attribute": name, "step": steps, "recall": recall[::-1], "precision": precision[::-1]}))
+            pr.append(pd.DataFrame({"attribute": name, "step": np.arange(len(recall)), "recall": recall, "precision": precision}))
         if 0 < truth.sum() < len(truth):
-            false_rate, true_rate, _ = sk.roc_curve(truth, score)
+            false_rate, true_rate = ranking.roc(truth, score)
             points = {"step": np.arange(len(false_rate)), "false_positive_rate": false_rate, "true_positive_rate": true_rate}
             roc.append(pd.DataFrame({"attribute": name} | points))
     empty = pd.DataFrame(columns=["attribute"])
@@ -131,13 +134,11 @@ def histogram(attributes: list[str], targets: np.ndarray, probabilities: np.ndar
     return pd.DataFrame(rows, columns=["attribute", "label", "from", "cells", "share"])
 
 
-def _per_attribute(score: object, targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _per_attribute(score: Callable[[np.ndarray, np.ndarray], np.ndarray], targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     found = np.full(targets.shape[1], np.nan)
     for column in range(targets.shape[1]):
         known = ~np.isnan(targets[:, column])
-        truth = targets[known, column]
-        if 0 < truth.sum() < len(truth):
-            found[column] = score(truth, scores[known, column])  # type: ignore[operator]
+        found[column] = score(*ranking.above(targets[known, column], scores[known, column]))[0]
     return found
 
 

@@ -12,10 +12,12 @@ matplotlib.use("Agg")  # no display is needed, or looked for
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from stages.lib import files
 
 DPI = 110
+HALVES = [0, 0.5, 1]  # ticks of small panels; labels of ticks are most of the work of a figure
 
 
 def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, constant: float, kept: Sequence[int]) -> None:
@@ -134,7 +136,7 @@ def reliability(path: Path, before: pd.DataFrame, after: pd.DataFrame) -> None:
             elinewidth=0.8,
             label=label,
         )
-        panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=HALVES, yticks=HALVES)
         if number == 0:
             panel.legend(frameon=False, fontsize=8)
     figure.supxlabel("predicted probability")
@@ -154,7 +156,8 @@ def histogram(path: Path, table: pd.DataFrame, attributes: pd.DataFrame) -> None
                 filled = label != "unknown"
                 panel.stairs(rows["share"], edges, color=colour, label=label, fill=filled, alpha=0.55 if filled else 1.0)
         panel.axvline(threshold[name], color="black", linestyle="--", linewidth=1, label="threshold")
-        panel.set(xlim=(0, 1))
+        panel.set(xlim=(0, 1), xticks=HALVES)
+        panel.yaxis.set_major_locator(MaxNLocator(3))
         if number == 0:
             panel.legend(frameon=False, fontsize=8)
     figure.supxlabel("probability")
@@ -173,7 +176,7 @@ def sweep(path: Path, table: pd.DataFrame) -> None:
         panel.axvline(
             own.loc[own["chosen"] == 1, "threshold"].iloc[0], color="black", linestyle="--", linewidth=1, label="in use"
         )
-        panel.set(xlim=(0, 1), ylim=(-0.03, 1.03))
+        panel.set(xlim=(0, 1), ylim=(-0.03, 1.03), xticks=HALVES, yticks=HALVES)
         if number == 0:
             panel.legend(frameon=False, fontsize=8)
     figure.supxlabel("threshold")
@@ -200,6 +203,9 @@ def _plain(name: str) -> str:
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")  # else savefig draws everything once more, for the layout alone
     with files.replacing(path) as temporary:
         # Without metadata the same data gives the same bytes.
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})

@@ -8,11 +8,10 @@ sees nothing, fine-tuning rarely does.
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from stages.lib import fusing, inference, loss
 from stages.lib.pixels import Pictures
@@ -30,12 +29,27 @@ def features(
     return inference.logits(standing, pictures, rows, how, device).astype(np.float32)
 
 
-def regression(values: np.ndarray, targets: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_attributes, n_features) and bias (n_attributes,) that give log-odds of unscaled features.
+@dataclass(frozen=True)
+class Regression:
+    """`weights` (n_attributes, n_features) and `bias` (n_attributes,) that give log-odds of unscaled features."""
 
-    `values` (n, n_features), `targets` (n, n_attributes) with NaN where unknown. An attribute without both classes gets
-    weights of 0 and the log-odds of its base rate.
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def log_odds(self, values: np.ndarray) -> np.ndarray:
+        """Of features (n, n_features), shape (n, n_attributes)."""
+        return values.astype(np.float64) @ self.weights.T + self.bias
+
+
+def fitted(values: np.ndarray, targets: np.ndarray, strength: float) -> Regression:
+    """`values` (n, n_features), `targets` (n, n_attributes) with NaN where unknown.
+
+    An attribute without both classes gets weights of 0 and the log-odds of its base rate.
     """
+    # scikit-learn takes a second to import, and who only asks a regression that is there does without.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scale = StandardScaler().fit(values)
     scaled = scale.transform(values)
     rates = np.nan_to_num(loss.base_rates(targets), nan=UNSEEN)
@@ -46,17 +60,7 @@ def regression(values: np.ndarray, targets: np.ndarray, strength: float) -> tupl
             found = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(scaled[known], target[known])
             weights[column] = found.coef_[0] / scale.scale_
             bias[column] = found.intercept_[0] - weights[column] @ scale.mean_
-    return weights, bias
-
-
-def fitted(train: np.ndarray, targets: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
-    """Log-odds of the rows `asked`, shape (n_asked, n_attributes), by `regression` on the rows `train`."""
-    return log_odds(asked, *regression(train, targets, strength))
-
-
-def log_odds(values: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """What a `regression` says of features `values` (n, n_features), shape (n, n_attributes)."""
-    return values.astype(np.float64) @ weights.T + bias
+    return Regression(weights, bias)
 
 
 def cross_validated(values: np.ndarray, targets: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
@@ -70,21 +74,16 @@ def cross_validated(values: np.ndarray, targets: np.ndarray, fold_of: np.ndarray
         found = np.empty(targets.shape)
         for fold in np.unique(fold_of):
             own = fold_of == fold
-            found[own] = fitted(values[~own], targets[~own], values[own], strength)
+            found[own] = fitted(values[~own], targets[~own], strength).log_odds(values[own])
         by_strength.append(found)
     return by_strength[best_of([(found, targets) for found in by_strength])]
 
 
-def chosen(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`regression` on the rows whose `role` is 'train', of the strength that is best on those of 'val'."""
+def chosen(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> Regression:
+    """The one that is `fitted` on the rows whose `role` is 'train', of the strength that is best on those of 'val'."""
     train, val = (role == name for name in ("train", "val"))
-    choices = [(fitted(values[train], targets[train], values[val], strength), targets[val]) for strength in STRENGTHS]
-    return regression(values[train], targets[train], STRENGTHS[best_of(choices)])
-
-
-def tested(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> np.ndarray:
-    """Log-odds of the rows whose `role` is 'test', by the `chosen` regression."""
-    return log_odds(values[role == "test"], *chosen(values, targets, role))
+    choices = [fitted(values[train], targets[train], strength) for strength in STRENGTHS]
+    return choices[best_of([(choice.log_odds(values[val]), targets[val]) for choice in choices])]
 
 
 def best_of(choices: list[tuple[np.ndarray, np.ndarray]]) -> int:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from stages.lib import ranking
+
 # Weights that are looked at in one go: temporary arrays have at most 8 bytes for each, and about four live at a time.
 BLOCK = 2**18
 
@@ -46,16 +48,16 @@ def weighted_ranking(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) 
     gained) * precision; equal scores are one threshold, and a tied pair counts half in ROC-AUC. NaN where no positive or
     no negative was drawn.
     """
-    hits, called = _above(truth, score, weights)
-    ap = _ap(hits, called)
-    return ap, ap - _divided(hits[:, -1], called[:, -1]), _auc(hits, called)
+    hits, called = ranking.above(truth, score, weights)
+    ap = ranking.ap(hits, called)
+    return ap, ap - ranking.divided(hits[:, -1], called[:, -1]), ranking.auc(hits, called)
 
 
 def weighted_f1(truth: np.ndarray, decided: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """F1 of decisions (1 or 0) in each resample; shapes as in `weighted_ranking`. NaN where no positive was drawn."""
     positive = weights @ truth.astype(float)
     hits, called = weights @ (truth * decided).astype(float), weights @ decided.astype(float)
-    return _divided(2 * hits, np.where(positive > 0, positive + called, 0))
+    return ranking.divided(2 * hits, np.where(positive > 0, positive + called, 0))
 
 
 def weighted_skill(losses: np.ndarray, constant_losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -63,7 +65,7 @@ def weighted_skill(losses: np.ndarray, constant_losses: np.ndarray, weights: np.
 
     Both losses have shape (n,), `weights` (n_resamples, n).
     """
-    return 1 - _divided(weights @ losses, weights @ constant_losses)
+    return 1 - ranking.divided(weights @ losses, weights @ constant_losses)
 
 
 def interval(values: np.ndarray, level: float = 0.95, point: float | None = None, floor: float = -np.inf) -> Interval:
@@ -149,7 +151,7 @@ def permutation_p(truth: np.ndarray, score: np.ndarray, groups: np.ndarray, n_pe
     """
     if not 0 < truth.sum() < len(truth):
         return float("nan")
-    order, ends = _descending(score)
+    order, ends = ranking.descending(score)
     place = np.argsort(order)
     sets = _groups_by_size(groups)
     labels = truth.astype(np.int32)
@@ -191,54 +193,14 @@ def _groups_by_size(groups: np.ndarray) -> list[np.ndarray]:
     return [rows[size == own].reshape(-1, own) for own in np.unique(sizes)]
 
 
-def _descending(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order from the highest score to the lowest, and where in it each run of equal scores ends."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True)) if len(score) else np.empty(0, int)
-    return order, ends
-
-
-def _above(truth: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weight of the positives and of all images at or above each different score, each (n_resamples, 1 + n_scores).
-
-    The first column is 0: nothing is above the highest score.
-    """
-    order, ends = _descending(score)
-    ordered = weights[:, order]
-    # Small counts become wide enough to be summed; whole numbers stay exact.
-    kind = np.int32 if np.issubdtype(weights.dtype, np.integer) else np.float64
-    start = np.zeros((len(weights), 1), kind)
-    called = np.cumsum(ordered, axis=1, dtype=kind)[:, ends]
-    hits = np.cumsum(ordered * truth[order].astype(weights.dtype), axis=1, dtype=kind)[:, ends]
-    return np.hstack([start, hits]), np.hstack([start, called])
-
-
-def _ap(hits: np.ndarray, called: np.ndarray) -> np.ndarray:
-    positive, total = hits[:, -1], called[:, -1]
-    gained = np.diff(hits, axis=1)
-    area = (gained * (hits[:, 1:] / np.maximum(called[:, 1:], 1e-300))).sum(axis=1)
-    return _divided(area, np.where(positive < total, positive, 0))
-
-
-def _auc(hits: np.ndarray, called: np.ndarray) -> np.ndarray:
-    misses = called - hits
-    pairs = (np.diff(misses, axis=1) * (hits[:, 1:] + hits[:, :-1]).astype(float)).sum(axis=1) / 2
-    return _divided(pairs, hits[:, -1].astype(float) * misses[:, -1])
-
-
 def _ap_of_labels(labels: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """AP of each row of labels (n_permutations, n), which are in descending order of one and the same scores."""
     hits = np.cumsum(labels, axis=1)[:, ends]
     called = np.concatenate([[0], ends + 1])[None, :]
-    return _ap(np.pad(hits, ((0, 0), (1, 0))), called)
-
-
-def _divided(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return ranking.ap(np.pad(hits, ((0, 0), (1, 0))), called)
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     """Mean of each row of (n_resamples, n_attributes) over what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
-    return _divided(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1))
+    return ranking.divided(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1))

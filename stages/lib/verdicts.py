@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy import special
 
 LEARNED = "learned"
 WEAK = "weak evidence"
@@ -49,8 +49,8 @@ def power_of(positives: int, negatives: int, n_attributes: int, auc: float = CLE
     of_positives = (positives - 1) * (both_positive - auc**2)
     of_negatives = (negatives - 1) * (both_negative - auc**2)
     within = (auc * (1 - auc) + of_positives + of_negatives) / pairs
-    critical = 0.5 + norm.isf(LIKELY / max(1, n_attributes)) * math.sqrt(without)
-    return float(norm.sf((critical - auc) / math.sqrt(within)))
+    critical = 0.5 - special.ndtri(LIKELY / max(1, n_attributes)) * math.sqrt(without)
+    return float(special.ndtr((auc - critical) / math.sqrt(within)))
 
 
 def rows_needed(positives: int, negatives: int, n_attributes: int) -> int:

@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="to go on where an earlier call with --out ended")
     parser.add_argument("--variant", action="append", default=[], metavar="NAME[: KEY=VALUE ...]")
     parser.add_argument("--hide", action="append", default=[], type=float, metavar="SHARE")
     parser.add_argument("--rows", action="append", default=[], type=int, metavar="N")
@@ -84,7 +85,7 @@ def main() -> None:
                 bases[prepared] = Path(scratch) / str(len(bases))
                 validate(bases[prepared], args.images, args.labels, trial.changes)
             found = []
-            for seed in range(args.seeds):
+            for seed in range(args.first_seed, args.first_seed + args.seeds):
                 found.append(one_run(bases[prepared], trial, seed))
                 if args.out:
                     with args.out.open("a", encoding="utf-8") as file:

@@ -14,6 +14,7 @@ import huggingface_hub as hub
 import pytest
 import timm
 import torch
+from huggingface_hub import file_download
 from safetensors.torch import save
 
 from stages.lib import backbones, downloads
@@ -91,7 +92,7 @@ def served(weights: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     monkeypatch.setattr(hub.constants, "ENDPOINT", made.address)
     monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.address + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub.file_download, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda _: None))
     monkeypatch.setattr(downloads, "time", SimpleNamespace(sleep=lambda _: None))
     fetch = downloads.weights_of
     monkeypatch.setattr(downloads, "weights_of", lambda name, ways: fetch(name, ways, tmp_path / "cache", made.address))

@@ -1,9 +1,11 @@
-"""timm and torchvision begin without PyTorch's compiler, and nobody can tell afterwards."""
+"""Stages begin without what they do not need at once: PyTorch's compiler, the hub's client, scikit-learn; nobody can tell."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
 
 from tests.project import ROOT
 
@@ -30,10 +32,41 @@ def test_the_compiler_stays_out_until_somebody_asks_for_it_and_then_it_is_the_re
     )
 
 
-def test_by_themselves_the_two_packages_bring_the_compiler() -> None:
+def test_the_client_of_the_hub_stays_out_until_something_is_fetched() -> None:
+    run(
+        "import sys, stages.evaluate, stages.lib.all_folds, timm\n"
+        "assert not [name for name in sys.modules if name.startswith('huggingface_hub')]\n"
+        "from stages.lib import downloads\n"
+        "assert downloads.hub.hf_hub_download.__module__ == 'huggingface_hub.file_download'\n"
+        "assert timm.create_model('test_resnet', pretrained=False) is not None\n"
+    )
+
+
+def test_a_client_of_the_hub_that_is_there_is_left_alone() -> None:
+    run(
+        "import huggingface_hub, sys, stages.lib.backbones, timm\n"
+        "assert sys.modules['huggingface_hub'] is huggingface_hub\n"
+        "assert timm.models._hub.has_hf_hub()\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("stages.lib.all_folds", ["sklearn", "scipy.stats", "matplotlib"]),
+        ("stages.evaluate", ["sklearn", "scipy.stats"]),
+        ("stages.predict", ["sklearn", "scipy.stats", "matplotlib"]),
+    ],
+)
+def test_stages_begin_without_what_comes_later_or_not_at_all(module: str, absent: list[str]) -> None:
+    run(f"import sys, {module}\nassert not set({absent}) & set(sys.modules), set({absent}) & set(sys.modules)\n")
+
+
+def test_by_themselves_the_two_packages_bring_the_compiler_and_the_client() -> None:
     """When this fails they have learned to do without, and stages/lib/imports.py can go."""
     run(
         "import sys, timm, torchvision\n"
+        "assert 'huggingface_hub' in sys.modules\n"
         "compiler = sys.modules['torch._dynamo']\n"
         "import stages\n"
         "assert sys.modules['torch._dynamo'] is compiler\n"

@@ -114,7 +114,7 @@ def test_features_leave_frozen_parts_frozen_and_the_others_training(freeze: str)
 @pytest.mark.parametrize("seed", range(2))
 def test_fitted_is_regression_on_the_known_rows(seed: int, strength: float) -> None:
     values, targets = drawn(seed)
-    found = probe.fitted(values[:40], targets[:40], values[40:], strength)
+    found = probe.fitted(values[:40], targets[:40], strength).log_odds(values[40:])
     # The stage stops its search at a slope of 0.001, this one at 1e-8.
     np.testing.assert_allclose(found, slow_fitted(values[:40], targets[:40], values[40:], strength), atol=0.01)
     assert found.shape == (20, 3)
@@ -134,14 +134,14 @@ ONE_CLASS = {  # labels of one attribute -> the probability that every row gets
 def test_an_attribute_without_both_classes_gets_its_base_rate(labels: list[float], probability: float) -> None:
     chance = np.random.default_rng(0)
     targets = np.column_stack([labels, [0, 1, 0, 1, 1]]).astype(float)
-    found = probe.fitted(chance.normal(size=(5, 3)), targets, chance.normal(size=(4, 3)), 0.1)
+    found = probe.fitted(chance.normal(size=(5, 3)), targets, 0.1).log_odds(chance.normal(size=(4, 3)))
     np.testing.assert_allclose(found[:, 0], math.log(probability / (1 - probability)), rtol=1e-9)
     assert len(set(found[:, 1])) == 4  # the attribute beside it is fitted
 
 
 def test_features_that_never_change_teach_the_base_rate() -> None:
     targets = np.array([[1.0], [0], [0], [0]])
-    found = probe.fitted(np.full((4, 2), 7.0), targets, np.full((3, 2), 7.0), 0.1)
+    found = probe.fitted(np.full((4, 2), 7.0), targets, 0.1).log_odds(np.full((3, 2), 7.0))
     np.testing.assert_allclose(1 / (1 + np.exp(-found)), 0.25, atol=1e-3)
 
 
@@ -155,7 +155,7 @@ def slow_cross_validated(values: np.ndarray, targets: np.ndarray, fold_of: np.nd
         found = np.empty(targets.shape)
         for row in range(len(values)):
             others = [other for other in range(len(values)) if fold_of[other] != fold_of[row]]
-            found[row] = probe.fitted(values[others], targets[others], values[[row]], strength)[0]
+            found[row] = probe.fitted(values[others], targets[others], strength).log_odds(values[[row]])[0]
         tried.append((slow_loss(found, targets), strength, found))
     _, strength, found = min(tried, key=lambda each: each[0])
     return found, strength
@@ -191,7 +191,7 @@ def test_features_that_tell_the_row_and_nothing_else_show_no_signal() -> None:
     targets = (np.arange(40)[:, None] % 2).astype(float)
     found = probe.cross_validated(np.eye(40), targets, np.arange(40) // 2 % 5)
     np.testing.assert_allclose(found, 0, atol=1e-6)
-    assert np.abs(probe.fitted(np.eye(40), targets, np.eye(40), 0.1)).min() > 0.05
+    assert np.abs(probe.fitted(np.eye(40), targets, 0.1).log_odds(np.eye(40))).min() > 0.05
 
 
 # Test rows.
@@ -201,32 +201,36 @@ def roles_of(n_images: int) -> np.ndarray:
     return np.random.default_rng(5).permutation(np.repeat(["train", "val", "test"], [n_images - 40, 20, 20]))
 
 
+def of_test_rows(values: np.ndarray, targets: np.ndarray, role: np.ndarray) -> np.ndarray:
+    return probe.chosen(values, targets, role).log_odds(values[role == "test"])
+
+
 @pytest.mark.parametrize("signal", [0.0, 4.0])
-def test_tested_is_fitted_on_train_and_chosen_on_val(signal: float) -> None:
+def test_chosen_is_fitted_on_train_and_chosen_on_val(signal: float) -> None:
     values, targets = drawn(0, signal, n_images=90)
     role = roles_of(90)
     train, val, test = (np.flatnonzero(role == name) for name in ("train", "val", "test"))
     tried = []
     for strength in probe.STRENGTHS:
-        on_val = probe.fitted(values[train], targets[train], values[val], strength)
-        on_test = probe.fitted(values[train], targets[train], values[test], strength)
+        on_val = probe.fitted(values[train], targets[train], strength).log_odds(values[val])
+        on_test = probe.fitted(values[train], targets[train], strength).log_odds(values[test])
         tried.append((slow_loss(on_val, targets[val]), on_test))
     best = min(tried, key=lambda each: each[0])[1]
-    np.testing.assert_array_equal(probe.tested(values, targets, role), best)
+    np.testing.assert_array_equal(of_test_rows(values, targets, role), best)
     assert not any(np.array_equal(best, each) for _, each in tried if each is not best)
 
 
 def test_labels_and_features_of_test_rows_change_nothing() -> None:
     values, targets = drawn(1, n_images=90)
     role = roles_of(90)
-    before = probe.tested(values, targets, role)
+    before = of_test_rows(values, targets, role)
     for other in (np.nan, 0.0, 1.0):
         changed = targets.copy()
         changed[role == "test"] = other
-        np.testing.assert_array_equal(probe.tested(values, changed, role), before)
+        np.testing.assert_array_equal(of_test_rows(values, changed, role), before)
     moved = values.copy()
     moved[np.flatnonzero(role == "test")[1:]] *= 1000
-    np.testing.assert_array_equal(probe.tested(moved, targets, role)[0], before[0])
+    np.testing.assert_array_equal(of_test_rows(moved, targets, role)[0], before[0])
 
 
 def test_labels_of_val_rows_choose_the_strength_and_no_more() -> None:
@@ -236,8 +240,8 @@ def test_labels_of_val_rows_choose_the_strength_and_no_more() -> None:
     flipped = targets.copy()
     flipped[role == "val"] = 1 - flipped[role == "val"]
     for given, strength in ((targets, probe.STRENGTHS[-1]), (flipped, probe.STRENGTHS[0])):
-        expected = probe.fitted(values[train], targets[train], values[test], strength)
-        np.testing.assert_array_equal(probe.tested(values, given, role), expected)
+        expected = probe.fitted(values[train], targets[train], strength).log_odds(values[test])
+        np.testing.assert_array_equal(of_test_rows(values, given, role), expected)
 
 
 def test_best_of_counts_known_cells_and_takes_the_first_of_equals() -> None:

@@ -12,7 +12,9 @@ from stages.lib.errors import UserError
 from stages.lib.pixels import Pictures
 from stages.lib.preprocessing import Preprocessing, to_input
 
-BATCH = 64
+# Pictures at a time. On a CPU the memory of a first, larger batch costs more than it saves: 192 pictures by a fresh process took
+# 4.2 s in batches of 64, 3.0 s in batches of 32, with 1.4 GB instead of 2.1; from the second round on they are alike.
+BATCH = {"cpu": 32, "cuda": 64}
 
 
 def device_of(choice: str) -> torch.device:
@@ -44,7 +46,8 @@ def logits(
 def batches(
     store: Pictures, rows: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """What a network sees of the pictures `rows`, in order: (at most BATCH, 3, resolution, resolution) on the device."""
-    for start in range(0, len(rows), BATCH):
-        pictures = np.stack([store[row] for row in rows[start : start + BATCH]])
+    """What a network sees of the pictures `rows`, in order, at most BATCH at a time: (n, 3, resolution, resolution), on the device."""
+    size = BATCH[device.type]
+    for start in range(0, len(rows), size):
+        pictures = np.stack([store[row] for row in rows[start : start + size]])
         yield to_input(pictures, how, device)

@@ -138,7 +138,7 @@ def test_unchanging_pictures_go_through_the_trunk_once_where_there_is_room(
     room: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trunk, "KEPT_BYTES", room)
-    monkeypatch.setattr(inference, "BATCH", 4)
+    monkeypatch.setitem(inference.BATCH, "cpu", 4)
     network = tagger("resnet18", "layer3")
     frozen, rest = trunk.split(network, SIDE)
     counting = Counting(frozen)

@@ -10,7 +10,7 @@ recipes may be chosen, and on test rows, by which they may not. With --hide that
 unknown, and three ways to treat unknown labels are compared: the masked loss, training on complete rows alone, and 0 for NA. With
 --rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks; @FILE
 stands for those in a file; --set changes all that is compared. With --out every run is kept, as a line of JSON with its
-scores epoch by epoch.
+scores epoch by epoch, and with the 95 % intervals of its macro AP, that of the regression, and their difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from stages import evaluate, stats
-from stages.lib import assessment, files, held_out, inference, labels, metrics, params
+from stages.lib import assessment, contrast, evidence, files, held_out, inference, labels, metrics, params
 from tests.bench.signal import link_or_copy, run, settings
 
 MASKED, COMPLETE, ZERO = "masked", "complete rows only", "NA as 0"
@@ -153,7 +153,22 @@ def scores(inputs: held_out.Inputs) -> dict[str, float]:
             name.format("roc_auc"): metrics.macro(metrics.roc_auc(targets, log_odds)),
             name.format("log_loss"): metrics.mean_loss(log_odds, targets, np.ones(targets.shape[1])),
         }
-    return found
+    return found | intervals(inputs, test, features)
+
+
+def intervals(inputs: held_out.Inputs, test: held_out.Scored, features: np.ndarray) -> dict[str, float]:
+    """Both ends of the intervals of macro AP on test rows: of the network, of the regression, of the first less the second."""
+    rest = (test.constant, inputs.groups[test.rows])
+    network, regression = (
+        evidence.Outcome(inputs.targets[test.rows], log_odds, log_odds >= 0, *rest) for log_odds in (test.log_odds, features)
+    )
+    found: dict[str, float] = {}
+    for name, outcome in (("ap", network), ("ap_features", regression)):
+        macro = evidence.assess(inputs.saved.attributes, outcome, 0)[1]
+        found |= {f"{name}_{side}": macro[f"ap_{side}"] for side in ("low", "high")}
+    beside = contrast.contrast(inputs.saved.attributes, network, regression, 0)
+    gain = beside[(beside["score"] == "ap") & beside["macro"]].iloc[0]
+    return found | {f"ap_gain_{side}": float(gain[side]) for side in ("low", "high")}
 
 
 def reduce(own: Path, trial: Trial, seed: int) -> None:

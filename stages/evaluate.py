@@ -42,6 +42,7 @@ from stages.lib import (
     inference,
     labels,
     memory,
+    model_file,
     params,
     pixels,
     preprocessing,
@@ -106,7 +107,7 @@ def arguments() -> argparse.Namespace:
 
 
 def read_inputs(args: argparse.Namespace, folds: int) -> held_out.Inputs:
-    saved = models.load(args.model)
+    saved = model_file.load(args.model)
     table = files.read_table(args.clean / "labels.csv", "validate")
     split = files.read_table(args.clean / "splits.csv", "stats")
     store = pixels.read(args.clean / "pixels.npy")

@@ -25,8 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import decisions, decoding, files, folder, folding, images, inference, params, portable, trunk
-from stages.lib import model as models
+from stages.lib import decisions, decoding, files, folder, folding, images, inference, model_file, params, portable, trunk
 from stages.lib.errors import UserError, first_line, run_stage
 from stages.lib.preprocessing import to_input
 
@@ -57,7 +56,7 @@ def main() -> None:
     files.check_writable(args.out)
     check_packages()
     settings = params.load(args.params, READS)
-    saved = models.load(args.model)
+    saved = model_file.load(args.model)
     fingerprint = files.fingerprint(args.model)
     decision, log_pos_weight = decisions.read(args.decision, fingerprint, saved.attributes, len(saved.members))
     how = saved.preprocessing
@@ -142,7 +141,7 @@ def write_graph(members: Members, resolution: int, path: Path) -> None:
         raise UserError(f"PyTorch can't export this network to ONNX: {first_line(error)}") from None
 
 
-def describe(path: Path, saved: models.Saved, decision: decisions.Decision, fingerprint: str) -> None:
+def describe(path: Path, saved: model_file.Saved, decision: decisions.Decision, fingerprint: str) -> None:
     """Add to the file what prediction needs besides the graph, and the fingerprint of the model.pth it comes from."""
     import onnx
 
@@ -169,15 +168,15 @@ def describe(path: Path, saved: models.Saved, decision: decisions.Decision, fing
 
 
 def largest_difference(
-    path: Path, saved: models.Saved, decision: decisions.Decision, log_pos_weight: np.ndarray, pictures: np.ndarray
+    path: Path, saved: model_file.Saved, decision: decisions.Decision, log_pos_weight: np.ndarray, pictures: np.ndarray
 ) -> float:
     """Between the probabilities of the file, as predict runs it, and of the networks as evaluate runs them."""
     exported = portable.Portable(path, "cpu", mirrored=False)
     own, _ = exported.decision()
     networks = saved.networks()
-    largest = 0.0
-    for start in range(0, len(pictures), inference.BATCH):
-        batch = pictures[start : start + inference.BATCH]
+    largest, size = 0.0, inference.BATCH["cpu"]
+    for start in range(0, len(pictures), size):
+        batch = pictures[start : start + size]
         given = to_input(batch, saved.preprocessing)
         with torch.inference_mode():
             logits = np.stack([network(given).double().numpy() for network in networks])

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.lib import files, images, labels, model, params, parts, pixels, tables
+from stages.lib import files, images, labels, model_file, params, parts, pixels, tables
 from stages.lib.errors import UserError
 from stages.lib.faults import EFFECTS, FORMULA
 from stages.lib.preprocessing import Preprocessing, parsed
@@ -162,7 +162,7 @@ class Dangerous:
 @pytest.mark.parametrize("name", ["model.pth", "x.safetensors", "pixels.npy"])
 def test_a_pickle_under_any_name_is_not_executed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps(Dangerous()))
-    readers = {"model.pth": model.load, "pixels.npy": pixels.read}
+    readers = {"model.pth": model_file.load, "pixels.npy": pixels.read}
     with pytest.raises(UserError):
         readers.get(name, lambda path: files.read_arrays(path, "train", "features"))(tmp_path / name)
 

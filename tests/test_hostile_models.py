@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from stages.lib import backbones, model
+from stages.lib import backbones, model_file
 from stages.lib.errors import UserError
 from tests.bench import fuzz, spoil
 from tests.test_hostile import ANYTHING, few
@@ -77,7 +77,7 @@ def test_a_model_that_would_do_harm_is_refused(seed: bytes, tmp_path: Path, plac
     put(content, place, value)
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(UserError, match=part):
-        model.load(tmp_path / "model.pth").networks()
+        model_file.load(tmp_path / "model.pth").networks()
 
 
 def claims_a_terabyte(_: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ def test_a_model_whose_tensor_is_no_array_of_real_numbers_is_refused(seed: bytes
     state["head.1.weight"] = make(state["head.1.weight"])
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(UserError, match=part):
-        model.load(tmp_path / "model.pth")
+        model_file.load(tmp_path / "model.pth")
     # The same in a file that the setting `weights` names.
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=part):
@@ -114,13 +114,13 @@ def test_a_model_file_that_unpacks_to_more_than_it_holds_is_refused(seed: bytes,
             packed.writestr(name, sound.read(name), zipfile.ZIP_DEFLATED)
     assert torch.load(tmp_path / "model.pth", weights_only=True)  # PyTorch takes it
     with pytest.raises(UserError, match="its archive is packed"):
-        model.load(tmp_path / "model.pth")
+        model_file.load(tmp_path / "model.pth")
 
 
 def test_a_huge_network_is_not_built_for_weights_that_do_not_fit(seed: bytes, tmp_path: Path) -> None:
     """A billion parameters, 4 GB of them, by name alone."""
     (tmp_path / "seed.pth").write_bytes(seed)
-    saved = model.load(tmp_path / "seed.pth")
+    saved = model_file.load(tmp_path / "seed.pth")
     saved.backbone = "eva_giant_patch14_560"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=r"do not fit eva_giant_patch14_560: .* and \d+ more"):
@@ -135,11 +135,11 @@ def test_a_hundred_thousand_members_or_attributes_are_refused_at_once(seed: byte
         content[place] = value
         torch.save(content, tmp_path / "model.pth")
         with pytest.raises(UserError, match=part):
-            model.load(tmp_path / "model.pth")
+            model_file.load(tmp_path / "model.pth")
     content["attributes"], content["members"] = ["red", "framed"], content["members"] * 101
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(UserError, match="it has 101 members"):
-        model.load(tmp_path / "model.pth")
+        model_file.load(tmp_path / "model.pth")
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")

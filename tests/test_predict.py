@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from stages.lib import files, images, model
+from stages.lib import files, images, model_file
 from stages.lib.preprocessing import to_input
 from tests.project import Project, one_message
 
@@ -35,7 +35,7 @@ def test_predict_on_the_test_pictures_agrees_with_evaluate(done: Project, tmp_pa
 
 def test_predict_averages_the_log_odds_of_the_members(folded: Project) -> None:
     _, table, _ = folded.tag(folded / "images")
-    saved = model.load(folded / "model.pth")
+    saved = model_file.load(folded / "model.pth")
     frame = images.Frame(64, "squash", 100, 20)
     networks = saved.networks()
     decision = json.loads((folded / "decision.json").read_text())["attributes"]
@@ -141,9 +141,9 @@ def test_a_missing_decision_file(own: Project) -> None:
 
 
 def test_a_decision_file_of_another_model(own: Project) -> None:
-    saved = model.load(own / "model.pth")
+    saved = model_file.load(own / "model.pth")
     saved.members[0].epoch += 1
-    model.save(own / "model.pth", saved)
+    model_file.save(own / "model.pth", saved)
     message = one_message(own.run("predict", "--image", own / "images" / "3.png", expect=1))
     assert "decision.json belongs to another model file" in message
 

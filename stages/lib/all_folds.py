@@ -27,6 +27,7 @@ from stages.lib import (
     inference,
     labels,
     metrics,
+    model_file,
     pixels,
     probe,
     splits,
@@ -44,7 +45,7 @@ class Done:
     """A trained fold: how it went, what is saved, the best constant's validation loss, the regression on frozen features."""
 
     fit: training.Fit
-    member: models.Member
+    member: model_file.Member
     constant: float
     regression: probe.Regression
 
@@ -174,8 +175,10 @@ def write_outputs(
         "blend": float(np.mean([member.share for member in members])),
         "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
     }
-    saved = models.Saved(settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members)
-    models.save(args.model, saved)
+    saved = model_file.Saved(
+        settings.backbone, inputs.attributes, settings.train.hidden, list(settings.dropout), how, used, members
+    )
+    model_file.save(args.model, saved)
     split = splits.fingerprint(inputs.names, inputs.parts)
     weights, bias = (np.stack([getattr(fold.regression, name) for fold in done]) for name in ("weights", "bias"))
     files.write_arrays(args.frozen, features=heard.features, log_odds=heard.log_odds, weights=weights, bias=bias, split=split)

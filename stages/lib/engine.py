@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import fusing, inference, shards
-from stages.lib import model as models
+from stages.lib import fusing, inference, model_file, shards
 from stages.lib.errors import UserError
 from stages.lib.portable import BATCH_ON_CPU, BATCH_ON_GPU
 from stages.lib.preprocessing import to_input
@@ -23,7 +22,7 @@ class Engine:
     """
 
     def __init__(self, path: Path, device: str, bf16: bool, mirrored: bool, lanes: int = 0) -> None:
-        self.saved = models.load(path)
+        self.saved = model_file.load(path)
         self.attributes, self.preprocessing = self.saved.attributes, self.saved.preprocessing
         self.device = _own_gpu(inference.device_of(device))
         self.bf16, self.mirrored = bf16 and self.device.type == "cuda", mirrored

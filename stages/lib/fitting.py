@@ -22,6 +22,7 @@ from stages.lib import (
     loss,
     metrics,
     mixing,
+    model_file,
     pixels,
     probe,
     splits,
@@ -160,14 +161,14 @@ def member_of(
     features: np.ndarray,
     regression: probe.Regression,
     fold: Fold,
-) -> models.Member:
+) -> model_file.Member:
     """What is saved of `result`: the network, beside the regression on `features` (n, n_features) where that helps (blending).
 
     `logits` are those of the validation rows, `before` is what `untouched` gave. The scores in `result` become those of what
     is saved.
     """
     inputs, pos_weight, choice = fold.inputs, fold.pos_weight(), fold.settings.train.blend
-    member = models.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
+    member = model_file.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
     if choice == 0:
         return member
     rows, shift = fold.rows("val"), np.log(pos_weight)

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib import decisions, inference, loss, pixels, probe, splits
-from stages.lib import model as models
+from stages.lib import decisions, inference, loss, model_file, pixels, probe, splits
 from stages.lib.evidence import Outcome
 
 
@@ -23,7 +22,7 @@ class Inputs:
     them, cross-validated; NaN for test rows. `regressions` has one per fold, fitted on the rows that its network learned from.
     """
 
-    saved: models.Saved
+    saved: model_file.Saved
     store: pixels.Store
     names: list[str]
     targets: np.ndarray

@@ -33,7 +33,7 @@ import torch
 import torch._weights_only_unpickler
 from PIL import Image
 
-from stages.lib import backbones, decisions, faults, files, images, labels, model, params, preprocessing
+from stages.lib import backbones, decisions, faults, files, images, labels, model, model_file, params, preprocessing
 from stages.lib.errors import UserError
 from stages.train import READS
 from tests.bench import spoil
@@ -77,7 +77,7 @@ def open_image(content: bytes, folder: Path) -> None:
 def load_model(content: bytes, folder: Path) -> None:
     (folder / "model.pth").write_bytes(content)
     with contextlib.suppress(UserError):
-        model.load(folder / "model.pth").networks()
+        model_file.load(folder / "model.pth").networks()
 
 
 def read_decision(content: bytes, folder: Path) -> None:
@@ -113,10 +113,10 @@ def image_files(_: Path) -> list[bytes]:
 def model_files(folder: Path) -> list[bytes]:
     torch.manual_seed(0)
     network = model.Tagger(backbones.create("test_vit", "none", 32), 2, 4, (0.1, 0.1))
-    member = model.Member(network.state_dict(), [1.0, 2.0], 1, 0.5)
+    member = model_file.Member(network.state_dict(), [1.0, 2.0], 1, 0.5)
     how = preprocessing.Preprocessing(32, "squash", 32, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    saved = model.Saved("test_vit", ["red", "framed"], 4, [0.1, 0.1], how, {"lr": 0.1}, [member])
-    model.save(folder / "seed.pth", saved)
+    saved = model_file.Saved("test_vit", ["red", "framed"], 4, [0.1, 0.1], how, {"lr": 0.1}, [member])
+    model_file.save(folder / "seed.pth", saved)
     return [(folder / "seed.pth").read_bytes()]
 
 
@@ -240,7 +240,7 @@ def instrument(by: Callable[[FunctionType], FunctionType]) -> None:
     modules = [labels, params, images, decisions, files, model, preprocessing, faults, backbones]
     modules += [torch.serialization, torch._weights_only_unpickler, torch._utils]
     names, done = {module.__name__ for module in modules}, dict[FunctionType, FunctionType]()
-    for holder in [*modules, model.Saved, torch._weights_only_unpickler.Unpickler]:
+    for holder in [*modules, model_file.Saved, torch._weights_only_unpickler.Unpickler]:
         for called, value in list(vars(holder).items()):
             if isinstance(value, FunctionType) and value.__module__ in names and not hasattr(value, "__wrapped__"):
                 done[value] = done.get(value) or by(value)

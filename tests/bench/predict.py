@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from stages.lib import decoding, engine, folder, images, memory, model, portable, preprocessing
+from stages.lib import decoding, engine, folder, images, memory, model_file, portable, preprocessing
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def measures(place: Path, paths: list[Path]) -> dict[str, Callable[[], float]]:
 
 def plain_loop(path: Path, paths: list[Path]) -> Callable[[int], list[float]]:
     """Images per second of so many rounds, at PyTorch's own number of threads."""
-    saved = model.load(path)
+    saved = model_file.load(path)
     how = saved.preprocessing
     network = saved.networks()[0].to(memory_format=torch.contiguous_format).eval()
     steps = [transforms.Resize((how.resolution, how.resolution)), transforms.ToTensor(), transforms.Normalize(how.mean, how.std)]

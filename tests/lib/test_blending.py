@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import nn
 
-from stages.lib import backbones, blending, folding, gradcam, model, trunk
+from stages.lib import backbones, blending, folding, gradcam, model, model_file, trunk
 from stages.lib.errors import UserError
 from stages.lib.preprocessing import Preprocessing
 from tests.lib.test_model import copy_of_state
@@ -80,7 +80,7 @@ def test_without_a_known_label_there_is_nothing_to_choose_by() -> None:
     assert blending.chosen_share(np.zeros((5, 2)), np.zeros((5, 2)), nothing) == 0.0
 
 
-def pair(freeze: str, hidden: int = 8, name: str = "test_resnet") -> tuple[model.Tagger, model.Member]:
+def pair(freeze: str, hidden: int = 8, name: str = "test_resnet") -> tuple[model.Tagger, model_file.Member]:
     """A network whose trained part has moved away from where it began, and the member of a regression with a quarter."""
     torch.manual_seed(0)
     network = model.Tagger(backbones.create(name, "none", 64), 2, hidden, (0.0, 0.0))
@@ -93,18 +93,18 @@ def pair(freeze: str, hidden: int = 8, name: str = "test_resnet") -> tuple[model
                 parameter.add_(0.05 * torch.randn_like(parameter))
     features = network.head[1].in_features if hidden else network.head[-1].in_features
     linear = {"head.1.weight": torch.randn(2, features), "head.1.bias": torch.randn(2)}
-    return network.eval(), model.Member(copy_of_state(network), [1.5, 0.25], 1, 0.5, 0.25, before | linear)
+    return network.eval(), model_file.Member(copy_of_state(network), [1.5, 0.25], 1, 0.5, 0.25, before | linear)
 
 
-def saved(member: model.Member, hidden: int = 8) -> model.Saved:
-    return model.Saved("test_resnet", NAMES, hidden, [0.0, 0.0], HOW, {}, [member])
+def saved(member: model_file.Member, hidden: int = 8) -> model_file.Saved:
+    return model_file.Saved("test_resnet", NAMES, hidden, [0.0, 0.0], HOW, {}, [member])
 
 
 @pytest.mark.parametrize("freeze", ["none", "layer2", "layer4", "all"])
 def test_a_saved_pair_says_what_both_say_by_their_shares(freeze: str, tmp_path: Path) -> None:
     network, member = pair(freeze)
-    model.save(tmp_path / "model.pth", saved(member))
-    (loaded,) = model.load(tmp_path / "model.pth").networks()
+    model_file.save(tmp_path / "model.pth", saved(member))
+    (loaded,) = model_file.load(tmp_path / "model.pth").networks()
     images = torch.rand(3, 3, 64, 64)
     # By hand: the backbone with its first weights, and the linear head.
     before = deepcopy(network.backbone)
@@ -151,7 +151,7 @@ def test_what_both_have_alike_is_stored_once(tmp_path: Path) -> None:
     sizes = {}
     for freeze in ("none", "layer4"):
         _, member = pair(freeze)
-        model.save(tmp_path / "model.pth", saved(member))
+        model_file.save(tmp_path / "model.pth", saved(member))
         sizes[freeze] = (tmp_path / "model.pth").stat().st_size
     whole = 4 * sum(tensor.numel() for tensor in member.state.values())
     assert sizes["none"] > 1.9 * whole
@@ -161,10 +161,10 @@ def test_what_both_have_alike_is_stored_once(tmp_path: Path) -> None:
 def test_folds_with_the_same_beginning_store_it_once(tmp_path: Path) -> None:
     _, member = pair("layer4")
     one = saved(member)
-    model.save(tmp_path / "one.pth", one)
+    model_file.save(tmp_path / "one.pth", one)
     again = deepcopy(member)
     again.state["head.1.weight"] = again.state["head.1.weight"] + 1
-    model.save(tmp_path / "two.pth", model.Saved(**{**vars(saved(member)), "members": [member, again]}))
+    model_file.save(tmp_path / "two.pth", model_file.Saved(**{**vars(saved(member)), "members": [member, again]}))
     added = (tmp_path / "two.pth").stat().st_size - (tmp_path / "one.pth").stat().st_size
     assert added < 0.2 * (tmp_path / "one.pth").stat().st_size
 
@@ -186,10 +186,10 @@ def test_a_damaged_pair_is_refused(change: dict[str, object], said: str, tmp_pat
     _, member = pair("layer4")
     for name, value in change.items():
         setattr(member, name, value)
-    content = {"format": model.FORMAT, **vars(saved(member)), "preprocessing": vars(HOW), "members": [vars(member)]}
+    content = {"format": model_file.FORMAT, **vars(saved(member)), "preprocessing": vars(HOW), "members": [vars(member)]}
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(UserError, match=said):
-        model.load(tmp_path / "model.pth")
+        model_file.load(tmp_path / "model.pth")
 
 
 def test_a_pair_that_does_not_fit_together_is_refused() -> None:

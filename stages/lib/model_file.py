@@ -1,0 +1,158 @@
+"""model.pth, which holds all that prediction needs: plain values and tensors, read without executing anything."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.lib import tensors
+from stages.lib.blending import Blended
+from stages.lib.errors import UserError, first_line
+from stages.lib.faults import attribute_names, shown
+from stages.lib.model import Network, Tagger, shapes, untrained
+from stages.lib.preprocessing import Preprocessing, parsed
+
+FORMAT = "image-attribute-tagger 1"
+MOST_MEMBERS = 100  # as many as `folds` may be
+
+
+@dataclass
+class Member:
+    """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute.
+
+    With a `share` above 0 a regression has that share of the logits (blending). `untouched` holds its weights as those of a
+    linear head, and what its backbone has otherwise than the network's: the trained stages before training.
+    """
+
+    state: dict[str, torch.Tensor]
+    pos_weight: list[float]
+    epoch: int  # the kept epoch, counted from 1
+    val_loss: float
+    share: float = 0.0
+    untouched: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Saved:
+    """The content of model.pth: one member, or one per fold."""
+
+    backbone: str
+    attributes: list[str]
+    hidden: int
+    dropout: list[float]
+    preprocessing: Preprocessing
+    settings: dict[str, Any]  # what train was run with, for people
+    members: list[Member]
+
+    def networks(self) -> list[Network]:
+        """The members as networks in eval mode: a `Tagger` each, or two of them `Blended`. UserError where weights do not fit."""
+        built: list[Network] = []
+        for member in self.members:
+            network = self._tagger(member.state, self.hidden)
+            if not member.share:
+                built.append(network)
+            else:
+                kept = {name: tensor for name, tensor in member.state.items() if name.startswith("backbone.")}
+                other = self._tagger(kept | member.untouched, 0)
+                # From here on they differ; below it one can do the work of both (trunk.shared).
+                other.first_trained = min(other.level(name) for name in member.untouched)
+                network.first_trained = other.first_trained
+                built.append(Blended(network, other, member.share).eval())
+        return built
+
+    def _tagger(self, state: dict[str, torch.Tensor], hidden: int) -> Tagger:
+        kind: tuple[Any, ...] = (self.backbone, self.preprocessing.resolution, len(self.attributes), hidden, *self.dropout)
+        expected, found = shapes(*kind), {name: tensor.shape for name, tensor in state.items()}
+        if differs := [name for name in {**expected, **found} if expected.get(name) != found.get(name)]:
+            some = f"{shown(differs[0])}{f' and {len(differs) - 1} more' * (len(differs) > 1)}"
+            raise UserError(f"the model's weights do not fit {self.backbone}: {some}; run 'dvc repro --force train'")
+        network = untrained(*kind)
+        network.load_state_dict(state)
+        return network.eval().to(memory_format=torch.channels_last)
+
+    def log_pos_weight(self, index: int) -> np.ndarray:
+        """log(pos_weight) of a member, shape (n_attributes,): what its logits are shifted by."""
+        return np.log(np.asarray(self.members[index].pos_weight))
+
+
+def save(path: Path, saved: Saved) -> None:
+    """Write model.pth: plain values and tensors only, so that it loads with `weights_only=True`."""
+    for member in saved.members:
+        # pickle writes a text once for every object that holds it: with one object per text, equal models are equal bytes.
+        member.state = {sys.intern(name): tensor for name, tensor in member.state.items()}
+        member.untouched = {sys.intern(name): tensor for name, tensor in member.untouched.items()}
+    for part in ("state", "untouched"):  # what several members have alike, as the frozen parts, is stored once
+        known: dict[str, torch.Tensor] = {}
+        for state in (getattr(member, part) for member in saved.members):
+            for name, tensor in state.items():
+                if torch.equal(tensor, known.setdefault(name, tensor)):
+                    state[name] = known[name]
+    content = {item.name: getattr(saved, item.name) for item in fields(saved)}
+    content |= {"format": FORMAT, "preprocessing": asdict(saved.preprocessing)}
+    content["members"] = [{item.name: getattr(m, item.name) for item in fields(m)} for m in saved.members]
+    tensors.write(path, content)
+
+
+def load(path: Path) -> Saved:
+    """Read model.pth without executing anything in it. Raises UserError for anything that is not one."""
+    if not path.is_file():
+        raise UserError(f"model {path} is missing; the train stage writes it: run 'dvc repro train'")
+    try:
+        content = tensors.read(path)
+    except Exception as error:  # damaged bytes lead the unpickler to errors of every type
+        raise UserError(
+            f"model {path} is damaged or no model file ({first_line(error)}); run 'dvc repro --force train'"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"model {path} is not of this project's format ('{FORMAT}')")
+    try:
+        content = {item.name: content[item.name] for item in fields(Saved)}
+        content["preprocessing"] = parsed(content["preprocessing"])
+        content["members"] = [Member(**member) for member in content["members"]]
+        return _checked(Saved(**content))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"model {path} lacks a part: {error}; run 'dvc repro --force train'") from None
+    except (ValueError, OverflowError, RuntimeError) as error:  # the last of tensors where numbers belong
+        raise UserError(f"model {path} can't be used: {first_line(error)}; run 'dvc repro --force train'") from None
+
+
+def _checked(saved: Saved) -> Saved:
+    """ValueError for contents of the right names that are of the wrong kind; whether weights fit is seen in `networks`."""
+    attribute_names(saved.attributes)
+    if not isinstance(saved.backbone, str) or not isinstance(saved.hidden, int):
+        raise ValueError("backbone is no name, or hidden no whole number")
+    if (
+        not isinstance(saved.dropout, list)
+        or len(saved.dropout) != 2
+        or not all(0 <= float(share) < 1 for share in saved.dropout)
+    ):
+        raise ValueError("dropout is no pair of shares")
+    if not 1 <= len(saved.members) <= MOST_MEMBERS:
+        raise ValueError(f"it has {len(saved.members)} members, not 1 to {MOST_MEMBERS}")
+    for member in saved.members:
+        for state in (member.state, member.untouched):
+            if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+                raise ValueError("a member's state is no mapping of tensors")
+            for name, tensor in state.items():
+                if why := tensors.flaw(tensor):
+                    raise ValueError(f"its tensor '{shown(name)}' {why}")
+        # Before a network of this size is made.
+        last = [tensor for name, tensor in member.state.items() if name.startswith("head.") and name.endswith(".weight")][-1:]
+        if not last or last[0].shape != (len(saved.attributes), saved.hidden or last[0].shape[-1]):
+            raise ValueError("the head's weights do not fit the attributes and the hidden layer")
+        if isinstance(member.share, bool) or not 0 <= float(member.share) < 1:
+            raise ValueError("a member's share of the regression is not from 0 to 1")
+        regression = member.untouched.get("head.1.weight")
+        if member.share and (regression is None or regression.ndim != 2 or len(regression) != len(saved.attributes)):
+            raise ValueError("the regression's weights do not fit the attributes")
+        weights = np.asarray(member.pos_weight, dtype=float)
+        if weights.shape != (len(saved.attributes),) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError("pos_weight is no list of numbers above 0, one per attribute")
+        if not all(torch.isfinite(tensor).all() for tensor in (*member.state.values(), *member.untouched.values())):
+            raise ValueError("it has weights that are no numbers")
+    return saved

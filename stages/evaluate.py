@@ -64,12 +64,8 @@ def main() -> None:
     goal = decisions.Goal(settings.evaluate.threshold, settings.evaluate.minimum, settings.evaluate.fixed_threshold)
     inputs = read_inputs(args, settings.folds)
     device = inference.device_of(settings.train.device)
-    networks, side = inputs.saved.networks(), inputs.saved.preprocessing.resolution
-    at_work = [fusing.at_work(network, side, device) for network in networks]
-    tested = held_out.joined(
-        [held_out.score(inputs, at_work, settings.folds, fold, "test", device) for fold in range(settings.folds)]
-    )
-    tuned = held_out.score(inputs, at_work, 1, 0, "val", device) if settings.folds == 1 else tested
+    networks = inputs.saved.networks()
+    tested, tuned = scored(inputs, networks, settings.folds, device)
     chosen = decisions.tune(inputs.targets[tuned.rows], tuned.log_odds, inputs.groups[tuned.rows], goal)
     outcome = held_out.outcome_of(inputs, tested, chosen, goal, settings.folds)
     regression = assessment.features_log_odds(inputs, settings.folds)
@@ -90,6 +86,19 @@ def main() -> None:
     print(findings.summary(table, macro, where(len(tested.rows), settings.folds), goal_in_words(goal)))
     print(f"  to look at: {args.metrics}/scores.png, errors.png, uncertain.png; labels to check: {args.metrics}/review.csv")
     print(f"  what the model is good for, to hand on with it: {args.card}")
+
+
+def scored(
+    inputs: held_out.Inputs, networks: list[models.Network], folds: int, device: torch.device
+) -> tuple[held_out.Scored, held_out.Scored]:
+    """The rows that are tested, each by the network that has not seen it, and those that thresholds are tuned on."""
+    parts = []
+    for fold, network in enumerate(networks):
+        # A copy for the time it is needed: there may be many folds.
+        at_work = fusing.at_work(network, inputs.saved.preprocessing.resolution, device)
+        parts.append(held_out.score(inputs, at_work, folds, fold, "test", device))
+    tested = held_out.joined(parts)
+    return tested, held_out.score(inputs, at_work, 1, 0, "val", device) if folds == 1 else tested
 
 
 def arguments() -> argparse.Namespace:

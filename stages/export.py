@@ -170,7 +170,7 @@ def describe(path: Path, saved: model_file.Saved, decision: decisions.Decision, 
 def largest_difference(
     path: Path, saved: model_file.Saved, decision: decisions.Decision, log_pos_weight: np.ndarray, pictures: np.ndarray
 ) -> float:
-    """Between the probabilities of the file, as predict runs it, and of the networks as evaluate runs them."""
+    """Between the probabilities of the file, as predict runs it, and of the networks as they are saved."""
     exported = portable.Portable(path, "cpu", mirrored=False)
     own, _ = exported.decision()
     networks = saved.networks()

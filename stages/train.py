@@ -8,7 +8,8 @@ Writes  models/model.pth         self-sufficient: weights, attributes, preproces
         metrics/train.json       epochs, kept epoch, validation loss beside the constant's, validation AP
         metrics/iterations.csv, metrics/epochs.csv, metrics/loss_curve.png
         metrics/early_word.csv   what logistic regression on the frozen features reaches, told before the first epoch
-        data/frozen.safetensors          those features of every image, and the regression's cross-validated log-odds
+        data/frozen.safetensors  those features of every image, the regression's cross-validated log-odds, and for each fold
+                                 the regression that evaluate reports beside the network
         models/checkpoint/       while it trains; after a kill the same command carries on with what is there
 """
 

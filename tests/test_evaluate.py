@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from stages import stats
-from stages.lib import blending, decisions, files, held_out, inference, params, probe
+from stages.lib import blending, decisions, files, held_out, inference, params, probe, splits
 from stages.lib.metrics import average_precision
 from tests.project import CPU, SMALL, Project, one_message, project
 
@@ -25,7 +25,7 @@ def thresholds(made: Project) -> dict[str, float]:
 
 def test_evaluate_reproduces_the_best_validation_loss_from_the_saved_file(done: Project) -> None:
     inputs = done.inputs(1)
-    scored = held_out.score(inputs, inputs.saved.networks(), 1, 0, "val", CPU)
+    scored = held_out.score(inputs, inputs.saved.networks()[0], 1, 0, "val", CPU)
     assert list(scored.rows) == list(np.flatnonzero(inputs.parts == "val"))
     assert np.nanmean(scored.losses) == pytest.approx(inputs.saved.members[0].val_loss, abs=1e-6)
     written = json.loads((done / "metrics" / "train.json").read_text())
@@ -35,7 +35,7 @@ def test_evaluate_reproduces_the_best_validation_loss_from_the_saved_file(done: 
     # Of the network by itself, without the regression that has a share of what it says.
     (member,) = inputs.saved.members
     alone = replace(inputs.saved, members=[replace(member, share=0.0)]).networks()
-    losses = held_out.score(inputs, alone, 1, 0, "val", CPU).losses
+    losses = held_out.score(inputs, alone[0], 1, 0, "val", CPU).losses
     assert epochs["val_loss"].min() == pytest.approx(np.nanmean(losses), abs=2e-6)
     assert epochs["val_loss"].idxmin() + 1 == member.epoch == written["best_epoch"]
     assert member.share == written["blend"] > 0
@@ -46,13 +46,25 @@ def test_the_share_of_the_regression_is_that_which_validation_rows_ask_for(done:
     inputs = done.inputs(1)
     (member,) = inputs.saved.members
     alone = replace(inputs.saved, members=[replace(member, share=0.0)]).networks()
-    scored = held_out.score(inputs, alone, 1, 0, "val", CPU)
+    scored = held_out.score(inputs, alone[0], 1, 0, "val", CPU)
     fitted = probe.chosen(inputs.features, inputs.targets, inputs.parts)
     regression = inputs.features[scored.rows].astype(float) @ fitted.weights.T + fitted.bias
     assert member.share == blending.chosen_share(scored.log_odds, regression, inputs.targets[scored.rows])
-    both = held_out.score(inputs, inputs.saved.networks(), 1, 0, "val", CPU)
+    both = held_out.score(inputs, inputs.saved.networks()[0], 1, 0, "val", CPU)
     expected = (1 - member.share) * scored.log_odds + member.share * regression
     np.testing.assert_allclose(both.log_odds, expected, atol=1e-3)
+
+
+def test_the_kept_regressions_are_those_of_the_rows_that_each_network_learned_from(done: Project, folded: Project) -> None:
+    for where, folds in ((done, 1), (folded, 3)):
+        inputs = where.inputs(folds)
+        assert len(inputs.regressions) == folds
+        for fold, found in enumerate(inputs.regressions):
+            expected = probe.chosen(inputs.features, inputs.targets, splits.roles(inputs.parts, folds, fold))
+            # Sums in another order, by another number of threads.
+            np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(found.bias, expected.bias, rtol=1e-3, atol=1e-6)
+    assert np.abs(inputs.regressions[0].weights - inputs.regressions[1].weights).max() > 1e-3
 
 
 def test_a_share_that_is_set_is_taken_and_0_leaves_the_network_alone(own: Project) -> None:
@@ -115,7 +127,7 @@ def test_with_folds_every_row_is_scored_once_by_the_member_that_has_not_seen_it(
     for fold in range(3):
         # One temperature for all rows of a fold: only the right network's log-odds are that far apart by one factor.
         np.testing.assert_allclose(temperatures[fold], np.broadcast_to(temperatures[fold][0], (8, 2)), rtol=5e-2)
-        scored = held_out.score(inputs, networks, 3, fold, "val", CPU)
+        scored = held_out.score(inputs, networks[fold], 3, fold, "val", CPU)
         assert (inputs.parts[scored.rows].astype(int) == (fold + 1) % 3).all()
         assert np.nanmean(scored.losses) == pytest.approx(inputs.saved.members[fold].val_loss, abs=1e-6)
 
@@ -155,7 +167,7 @@ def test_an_attribute_of_which_nothing_is_known_goes_through_all_stages(tmp_path
     made.run("train")
     made.run("evaluate")
     inputs = made.inputs(1)
-    scored = held_out.score(inputs, inputs.saved.networks(), 1, 0, "val", CPU)
+    scored = held_out.score(inputs, inputs.saved.networks()[0], 1, 0, "val", CPU)
     assert np.isnan(scored.losses[:, 2]).all()
     assert np.nanmean(scored.losses) == pytest.approx(inputs.saved.members[0].val_loss, abs=1e-6)
     table = files.read_table(made / "metrics" / "attributes.csv", "evaluate").set_index("attribute")
@@ -183,7 +195,7 @@ def test_an_attribute_that_training_rows_know_nothing_of(own: Project) -> None:
     own.run("evaluate")
     inputs = own.inputs(1)
     assert inputs.saved.members[0].pos_weight[1] == 1
-    scored = held_out.score(inputs, inputs.saved.networks(), 1, 0, "test", CPU)
+    scored = held_out.score(inputs, inputs.saved.networks()[0], 1, 0, "test", CPU)
     known = ~np.isnan(scored.losses[:, 1])
     assert known.any()
     np.testing.assert_allclose(scored.constant_losses[known, 1], np.log(2), atol=1e-12)

@@ -161,8 +161,6 @@ def write_outputs(
     heard: Early,
     done: list[Done],
 ) -> None:
-    from stages.lib import plots  # matplotlib is not waited for before the first epoch
-
     fits, members = [fold.fit for fold in done], [fold.member for fold in done]
     iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
     epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
@@ -186,5 +184,7 @@ def write_outputs(
     files.write_table(args.metrics / "iterations.csv", iterations.round(6))
     files.write_table(args.metrics / "epochs.csv", epochs.round(6))
     kept = [fit.epoch for fit in fits]
+    from stages.lib import plots  # not at the top: before the first epoch nobody should wait for matplotlib
+
     plots.loss_curve(args.metrics / "loss_curve.png", iterations, epochs, figures["val_loss_constant"], kept)
     files.write_json(args.metrics / "train.json", {k: v for k, v in figures.items() if not np.isnan(v)})

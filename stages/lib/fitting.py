@@ -77,8 +77,14 @@ class Fold:
         return metrics.mean_loss(np.broadcast_to(logit, targets.shape), targets, self.pos_weight())
 
 
-def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold) -> tuple[training.Fit, np.ndarray]:
-    """Train one network on the training rows of `fold`; what comes out, and its logits of the validation rows."""
+Fitted = tuple[training.Fit, np.ndarray | None]
+
+
+def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold) -> Fitted:
+    """Train one network on the training rows of `fold`; what comes out, and its logits of the validation rows.
+
+    Without blending nobody asks for these logits, and none are given.
+    """
     inputs, how, settings, device = fold.inputs, fold.how, fold.settings, fold.device
     train_rows, val_rows, pos_weight = fold.rows("train"), fold.rows("val"), fold.pos_weight()
     seed = seed_for(settings.seed, "fit", fold.number)
@@ -141,7 +147,7 @@ def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoi
     )
     feed.close()
     rest.load_state_dict(result.state)
-    logits = crew.put_together(prepared.logits(rest))
+    logits = crew.put_together(prepared.logits(rest)) if settings.train.blend != 0 else None
     result.state = trunk.joined(network, result.state)
     waited = f"; waited for data {feed.waited / sum(seconds):.1%} of the time" if seconds else ""
     print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}{waited}", flush=True)
@@ -156,7 +162,7 @@ def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
 
 def member_of(
     result: training.Fit,
-    logits: np.ndarray,
+    logits: np.ndarray | None,
     before: dict[str, torch.Tensor],
     features: np.ndarray,
     regression: probe.Regression,
@@ -169,7 +175,7 @@ def member_of(
     """
     inputs, pos_weight, choice = fold.inputs, fold.pos_weight(), fold.settings.train.blend
     member = model_file.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
-    if choice == 0:
+    if logits is None:
         return member
     rows, shift = fold.rows("val"), np.log(pos_weight)
     targets = inputs.targets[rows]

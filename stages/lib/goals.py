@@ -33,8 +33,7 @@ def threshold_for(truth: np.ndarray, scores: np.ndarray, goal: str, minimum: flo
     label, score = truth[known], np.minimum(scores[known].astype(float), BELOW_ONE)
     if label.sum() in (0, len(label)) or not (score > 0).any():
         return fallback, False
-    precision, recall = (found[::-1] for found in ranking.precision_recall(label, score))
-    candidates = np.unique(score)
+    precision, recall, candidates = (found[::-1] for found in ranking.precision_recall(label, score))
     usable = candidates > 0
     best, reached = _best(precision[usable], recall[usable], goal, minimum)
     return _placed(candidates[usable][best], score), reached

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +50,10 @@ class Scored:
     constant: np.ndarray
 
 
-def score(inputs: Inputs, networks: Sequence[nn.Module], folds: int, fold: int, role: str, device: torch.device) -> Scored:
-    """Member `fold` on its rows of `role`."""
+def score(inputs: Inputs, network: nn.Module, folds: int, fold: int, role: str, device: torch.device) -> Scored:
+    """Member `fold`, as `network`, on its rows of `role`."""
     rows = np.flatnonzero(splits.roles(inputs.parts, folds, fold) == role)
-    logits = inference.logits(networks[fold], inputs.store, rows, inputs.saved.preprocessing, device)
+    logits = inference.logits(network, inputs.store, rows, inputs.saved.preprocessing, device)
     shift = inputs.saved.log_pos_weight(fold)
     weight, targets = np.exp(shift), inputs.targets[rows]
     constant = np.broadcast_to(loss.constant_of(inputs.stats["models"][fold], inputs.saved.attributes), logits.shape)

@@ -3,7 +3,8 @@
 Both touch `torch._dynamo`, the front end of torch.compile, while they are imported: torchvision for one function's name, timm
 to mark code that must not be compiled. It brings sympy and triton with it, and nothing here compiles. timm also looks whether
 it could fetch weights by itself, with huggingface_hub; here `downloads` fetches them, and imports it where there is something
-to fetch. While the two are imported, and only then, a stand-in has the compiler's name, and nothing the hub's.
+to fetch. While the two are imported, and only then, a stand-in has the compiler's name, and nothing the hub's. The compiler is
+there afterwards for whoever asks; timm, in a process that imported it through here, no longer fetches anything itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class _Finder(MetaPathFinder):
             def exec_module(module: ModuleType) -> None:
                 import torch  # noqa: F401 - so that what PyTorch imports by itself is the real thing
 
-                with _without_both():
+                with _spared():
                     run(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
@@ -41,7 +42,7 @@ class _Finder(MetaPathFinder):
 
 
 @contextmanager
-def _without_both() -> Iterator[None]:
+def _spared() -> Iterator[None]:
     if COMPILER in sys.modules:  # the real one, or the stand-in of the package that imports this one
         yield
         return
@@ -71,7 +72,7 @@ def _is_compile_supported(*given: Any) -> bool:
     return is_compile_supported(*given)
 
 
-def spare_both() -> None:
+def spare_compiler_and_hub() -> None:
     """Whoever imports timm or torchvision from here on gets it so; where they are imported already, nothing changes."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

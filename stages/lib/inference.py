@@ -46,7 +46,7 @@ def logits(
 def batches(
     store: Pictures, rows: Sequence[int] | np.ndarray, how: Preprocessing, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """What a network sees of the pictures `rows`, in order, at most BATCH in one: (n, 3, resolution, resolution)."""
+    """What a network sees of the pictures `rows`, in order: (n, 3, resolution, resolution) on the device, n at most its BATCH."""
     size = BATCH[device.type]
     for start in range(0, len(rows), size):
         pictures = np.stack([store[row] for row in rows[start : start + size]])

@@ -73,9 +73,8 @@ def curves(attributes: list[str], targets: np.ndarray, scores: np.ndarray) -> tu
         truth, score = targets[known, column], scores[known, column]
         if truth.sum() > 0:
             # Where nothing is called present, precision is drawn as 1.
-            precision, recall = (
-                np.append(at, found) for at, found in zip((1, 0), ranking.precision_recall(truth, score), strict=True)
-            )
+            precision, recall, _ = ranking.precision_recall(truth, score)
+            precision, recall = np.append(1, precision), np.append(0, recall)
             # `step` keeps the points in the order of the curve: a viewer would sort them by x.
             pr.append(pd.DataFrame({"attribute": name, "step": np.arange(len(recall)), "recall": recall, "precision": precision}))
         if 0 < truth.sum() < len(truth):

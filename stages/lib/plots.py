@@ -204,8 +204,9 @@ def _plain(name: str) -> str:
 
 def _save(figure: plt.Figure, path: Path) -> None:
     if engine := figure.get_layout_engine():
+        figure.set_dpi(DPI)
         engine.execute(figure)
-        figure.set_layout_engine("none")  # else savefig draws everything once more, for the layout alone
+        figure.set_layout_engine(None)  # while it has one, savefig draws everything twice
     with files.replacing(path) as temporary:
         # Without metadata the same data gives the same bytes.
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})

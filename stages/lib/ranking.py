@@ -52,14 +52,15 @@ def auc(hits: np.ndarray, called: np.ndarray) -> np.ndarray:
     return divided(pairs, hits[:, -1].astype(float) * misses[:, -1])
 
 
-def precision_recall(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall at each different score, from the highest down, each of shape (n_scores,)."""
+def precision_recall(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall at each different score, and that score, from the highest down, each of shape (n_scores,)."""
     (hits,), (called,) = above(truth, score)
-    return hits[1:] / called[1:], hits[1:] / hits[-1]
+    order, ends = descending(score)
+    return hits[1:] / called[1:], hits[1:] / hits[-1], score[order][ends]
 
 
 def roc(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rate of false and of true positives from nothing called to everything, without points on a line between two others."""
+    """Rate of false and of true positives from nothing called to everything, without points halfway between their neighbours."""
     (hits,), (called,) = above(truth, score)
     misses = called - hits
     turns = np.concatenate([[True], (np.diff(misses, 2) != 0) | (np.diff(hits, 2) != 0), [True]])

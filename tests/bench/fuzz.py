@@ -237,7 +237,7 @@ def guided(name: str, args: argparse.Namespace, scratch: Path) -> None:
 
 def instrument(by: Callable[[FunctionType], FunctionType]) -> None:
     """Make the readers' functions, and the part of PyTorch that reads pickles, tell what they run; all would take minutes."""
-    modules = [labels, params, images, decisions, files, model, preprocessing, faults, backbones]
+    modules = [labels, params, images, decisions, files, model, model_file, preprocessing, faults, backbones]
     modules += [torch.serialization, torch._weights_only_unpickler, torch._utils]
     names, done = {module.__name__ for module in modules}, dict[FunctionType, FunctionType]()
     for holder in [*modules, model_file.Saved, torch._weights_only_unpickler.Unpickler]:

@@ -136,8 +136,9 @@ def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
 
 def scores(inputs: held_out.Inputs) -> dict[str, float]:
     """Macro AP, ROC-AUC and mean log loss over known cells (corrected for pos_weight, not calibrated): of the network on
-    validation and test rows, and on test rows of the regression on frozen features and of the base rate of training rows."""
-    network, device = inputs.saved.networks(), inference.device_of("cpu")
+    validation and test rows, and on test rows of the regression on frozen features and of the base rate of training rows. With
+    the `intervals` of some."""
+    network, device = inputs.saved.networks()[0], inference.device_of("cpu")
     val, test = (held_out.score(inputs, network, 1, 0, role, device) for role in ("val", "test"))
     features = assessment.features_log_odds(inputs, folds=1)[test.rows]
     found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Stages begin without what they do not need at once: PyTorch's compiler, the hub's client, scikit-learn; nobody can tell."""
+"""Stages begin without what they do not need at once: PyTorch's compiler, the hub's client, scikit-learn, matplotlib."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_stages_begin_without_what_comes_later_or_not_at_all(module: str, absent
 
 
 def test_by_themselves_the_two_packages_bring_the_compiler_and_the_client() -> None:
-    """When this fails they have learned to do without, and stages/lib/imports.py can go."""
+    """When this fails they have learned to do without, and that part of stages/lib/imports.py can go."""
     run(
         "import sys, timm, torchvision\n"
         "assert 'huggingface_hub' in sys.modules\n"

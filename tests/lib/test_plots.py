@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from stages.lib import calibration, metrics, plots, verdicts
@@ -165,6 +167,16 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path, name: str) -> None:
     for path in ("one.png", "two.png"):
         FIGURES[name](tmp_path / path)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["loss", "scores", "sweep"])
+def test_a_figure_is_laid_out_and_drawn_once(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    for kind, what, word in ((Figure, "draw", "drawn"), (ConstrainedLayoutEngine, "execute", "laid out")):
+        done = getattr(kind, what)
+        monkeypatch.setattr(kind, what, lambda *given, done=done, word=word: (drawn.append(word), done(*given))[1])
+    FIGURES[name](tmp_path / "one.png")
+    assert drawn == ["laid out", "drawn"]
 
 
 def test_other_data_give_another_figure(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ class Trial:
     rows: int = 0  # training images; 0: all
 
 
+class NothingLeft(Exception):
+    """Where no row is complete, who leaves incomplete ones out has nothing to learn from."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
@@ -86,12 +90,18 @@ def main() -> None:
                 validate(bases[prepared], args.images, args.labels, trial.changes)
             found = []
             for seed in range(args.first_seed, args.first_seed + args.seeds):
-                found.append(one_run(bases[prepared], trial, seed))
+                try:
+                    found.append(one_run(bases[prepared], trial, seed))
+                except NothingLeft:
+                    print(f"{trial.name:<34}{'no training image is left':>16}", flush=True)
+                    break
                 if args.out:
                     with args.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"trial": trial.name, "seed": seed, **found[-1]}) + "\n")
+            if not found:
+                continue
             values = np.array([[row[name] for name in SCORES] for row in found])
-            cells = zip(values.mean(axis=0), values.std(axis=0, ddof=args.seeds > 1), strict=True)
+            cells = zip(values.mean(axis=0), values.std(axis=0, ddof=len(found) > 1), strict=True)
             print(f"{trial.name:<34}" + "".join(f"{f'{mean:.3f} ± {std:.3f}':>16}" for mean, std in cells), flush=True)
 
 
@@ -114,6 +124,7 @@ def validate(base: Path, images: Path, labels_file: Path, changes: tuple[str, ..
 def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
     """The SCORES of one training, and those of its epochs."""
     own = base / "run"
+    shutil.rmtree(own, ignore_errors=True)  # of a trial that left nothing to train on
     shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
     places = ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, list(trial.changes), seed))
     run("stats", *places)
@@ -130,7 +141,6 @@ def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
         model=own / "model.pth", clean=own / "clean", frozen=own / "frozen.safetensors", metrics=own / "metrics"
     )
     found |= scores(evaluate.read_inputs(where, folds=1))
-    shutil.rmtree(own)
     return found
 
 
@@ -188,6 +198,8 @@ def reduce(own: Path, trial: Trial, seed: int) -> None:
     if trial.rows:
         unused[chance.permutation(np.flatnonzero(training))[trial.rows :]] = True
     part = np.where(unused, "unused", part)
+    if not (part == "train").any():
+        raise NothingLeft
     (own / "clean/labels.csv").unlink()  # it is a link to the original
     changed = table.assign(**dict(zip(attributes, targets.T, strict=True))).astype(dict.fromkeys(attributes, "Int8"))
     files.write_table(own / "clean/labels.csv", changed)

@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from stages import evaluate, stats
 from stages.lib import assessment, contrast, evidence, files, held_out, inference, labels, metrics, params
@@ -140,15 +142,29 @@ def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
     where = argparse.Namespace(
         model=own / "model.pth", clean=own / "clean", frozen=own / "frozen.safetensors", metrics=own / "metrics"
     )
-    found |= scores(evaluate.read_inputs(where, folds=1))
+    tta = params.load(own / "params.yaml", ("predict.tta",)).predict.tta
+    found |= scores(evaluate.read_inputs(where, folds=1), tta)
     return found
 
 
-def scores(inputs: held_out.Inputs) -> dict[str, float]:
+class Mirrored(nn.Module):
+    """What `predict.tta` makes of a network; evaluate has none of it, but a recipe is judged with it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return (self.network(batch) + self.network(batch.flip(-1))) / 2
+
+
+def scores(inputs: held_out.Inputs, tta: bool) -> dict[str, float]:
     """Macro AP, ROC-AUC and mean log loss over known cells (corrected for pos_weight, not calibrated): of the network on
     validation and test rows, and on test rows of the regression on frozen features and of the base rate of training rows. With
     the `intervals` of some."""
-    network, device = inputs.saved.networks()[0], inference.device_of("cpu")
+    device = inference.device_of("cpu")
+    network: nn.Module = inputs.saved.networks()[0]
+    network = Mirrored(network) if tta else network
     val, test = (held_out.score(inputs, network, 1, 0, role, device) for role in ("val", "test"))
     features = assessment.features_log_odds(inputs, folds=1)[test.rows]
     found: dict[str, float] = {}

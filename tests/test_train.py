@@ -119,6 +119,14 @@ def test_training_and_scoring_may_see_other_sizes(own: Project) -> None:
     own.run("evaluate")
 
 
+def test_it_says_what_trains_and_what_is_frozen(own: Project) -> None:
+    own.set({"freeze": "layer3"})
+    said = own.run("train").out
+    table = {line.split()[0]: line.split()[-1] for line in said.splitlines() if " parameters  " in line}
+    assert list(table) == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    assert list(table.values()) == ["frozen"] * 3 + ["trains"] * 3
+
+
 def test_a_wrong_setting_is_answered_before_pytorch_is_imported(own: Project, tmp_path: Path) -> None:
     own.set({"dropout": 1.5})
     (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch was imported')\n")

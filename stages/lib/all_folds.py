@@ -72,8 +72,8 @@ def train_as(args: argparse.Namespace, settings: Any, used: dict[str, Any], crew
         done: list[Done] = []
         for fold in range(settings.folds):
             torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all folds, as the features are
-            backbone = backbones.create(settings.backbone, settings.weights, settings.train.test_resolution)
-            backbones.check_resolution(backbone, settings.backbone, settings.train.resolution)
+            sides = settings.train.test_resolution, settings.train.resolution
+            backbone = backbones.create(settings.backbone, settings.weights, *sides)
             how = preprocessing(backbone, settings)
             own = fitting.Fold(fold, inputs, how, settings, device)
             torch.manual_seed(seed_for(settings.seed, "head", fold))

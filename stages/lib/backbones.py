@@ -7,6 +7,7 @@ import re
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -28,19 +29,19 @@ WAYS_OUT = f"""Three ways out:
   random weights:   weights=none"""
 
 
-def create(name: str, weights: str, resolution: int) -> nn.Module:
-    """A timm model without classifier: (n, 3, resolution, resolution) -> (n, features).
+def create(name: str, weights: str, resolution: int, *others: int) -> nn.Module:
+    """A timm model without classifier, built for `resolution`: (n, 3, resolution, resolution) -> (n, features).
 
-    `weights` is "pretrained", "none" or a file with a state dict (of timm, or torchvision's for ResNets).
-    Raises UserError for an unknown name, and for weights that can't be fetched or do not fit.
+    It will see pictures of the `others`, too. `weights` is "pretrained", "none" or a file with a state dict (of timm, or
+    torchvision's for ResNets). Raises UserError for an unknown name, for sizes that the model can't take (before anything is
+    downloaded), and for weights that can't be fetched or do not fit.
     """
     check_name(name)
     if weights == "pretrained" and name.split(".")[0] != EMBEDDED:
-        backbone = _downloaded(ALIASES.get(name, name), resolution)
-        check_resolution(backbone, name, resolution)
-        return backbone
-    backbone = _built(name, resolution)
-    check_resolution(backbone, name, resolution)
+        with torch.random.fork_rng(devices=[]):
+            _sized(name, resolution, *others)
+        return _downloaded(ALIASES.get(name, name), resolution)
+    backbone = _sized(name, resolution, *others)
     if weights == "pretrained":
         _fill(backbone, _embedded_weights(backbone), f"the weights in the package {EMBEDDED_PACKAGE}")
     elif weights != "none":
@@ -71,7 +72,8 @@ def levels(backbone: nn.Module) -> dict[str, int] | None:
 
     A unit is a top-level module or, where that is a container, one of its members. The levels are the
     stages at strides 4, 8, 16 and 32 by timm's `feature_info`, or quarters of the blocks where every block
-    has the same stride. What follows the last stage counts as layer4. None where neither can be found.
+    has the same stride. What follows the last stage counts as layer4. None where neither can be found, or where one of
+    them would hold no parameter.
     """
     units = _units(backbone)
     info = getattr(backbone, "feature_info", None) or []
@@ -86,7 +88,10 @@ def levels(backbone: nn.Module) -> dict[str, int] | None:
         bounds = [blocks[len(blocks) * quarter // 4] - 1 for quarter in range(4)]
     else:
         return None
-    return {unit: sum(index > bound for bound in bounds) for index, unit in enumerate(units)}
+    unit_levels = {unit: sum(index > bound for bound in bounds) for index, unit in enumerate(units)}
+    # Some families keep their blocks outside the stages that they tell of: the names would freeze other things than they say.
+    filled = {unit_levels[unit] for unit in units if next(backbone.get_submodule(unit).parameters(), None) is not None}
+    return unit_levels if filled >= {1, 2, 3, 4} else None
 
 
 def level_of(parameter: str, unit_levels: dict[str, int]) -> int:
@@ -109,16 +114,28 @@ def _built(name: str, resolution: int, file: Path | None = None) -> nn.Module:
     """With random weights, or those of a file as timm publishes it."""
     source = {"file": str(file), "custom_load": False} if file else None
     build = partial(timm.create_model, name, pretrained=file is not None, pretrained_cfg_overlay=source, num_classes=0)
-    try:
-        # Transformers with position embeddings need to know the size; timm interpolates pretrained ones.
-        return build(img_size=resolution)
-    except TypeError:
-        return build()
-    except AssertionError as error:
-        raise UserError(f"backbone: {name} can't be built for train.resolution {resolution}: {error}") from None
+    # Transformers with position embeddings need to know the size; timm interpolates pretrained ones. Most of them can also be
+    # told that other sizes will come: training and scoring may differ in theirs.
+    sized: dict[str, Any] = {"img_size": resolution}
+    for arguments in (sized | {"dynamic_img_size": True}, sized):
+        try:
+            return build(**arguments)
+        except TypeError:  # a family without that argument
+            continue
+        except AssertionError as error:
+            raise UserError(f"backbone: {name} can't be built for train.test_resolution {resolution}: {error}") from None
+    return build()
 
 
-def check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
+def _sized(name: str, resolution: int, *others: int) -> nn.Module:
+    """With random weights, and tried on pictures of all these sizes."""
+    backbone = _built(name, resolution)
+    for side in (resolution, *others):
+        _check_resolution(backbone, name, side)
+    return backbone
+
+
+def _check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
     """Some families need multiples of their patch or window, or more pixels, or just what they were built for."""
     training = backbone.training
     try:
@@ -126,10 +143,9 @@ def check_resolution(backbone: nn.Module, name: str, resolution: int) -> None:
             backbone.eval()(torch.zeros(1, 3, resolution, resolution))
     except (RuntimeError, AssertionError, ValueError) as error:
         expected = backbone.pretrained_cfg.get("input_size", (3, 224, 224))[-1]  # type: ignore[union-attr, operator]
-        why = (
-            f"can't see pictures of {resolution} pixels, as train.resolution or train.test_resolution asks ({first_line(error)})"
-        )
-        raise UserError(f"backbone: {name} {why}; its weights were trained at {expected}") from None
+        why = f"can't see pictures of {resolution} pixels ({first_line(error)})"
+        way_out = "set train.resolution and train.test_resolution to one size that it takes"
+        raise UserError(f"backbone: {name} {why}; {way_out}; its weights were trained at {expected}") from None
     backbone.train(training)
 
 

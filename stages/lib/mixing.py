@@ -19,6 +19,7 @@ from stages.lib.chance import seed_for
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Weighted = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Rectangle = tuple[slice, slice]  # of rows and columns
 
 
 def mixed(batches: Iterable[Batch], how: str, alpha: float, seed: int) -> Iterator[Weighted]:
@@ -32,24 +33,31 @@ def mixed(batches: Iterable[Batch], how: str, alpha: float, seed: int) -> Iterat
             yield images, targets, (~torch.isnan(targets)).float()
             continue
         chance = np.random.default_rng(seed_for(seed, "mix", number))
-        partner = torch.from_numpy(chance.permutation(len(images)))
         kept = float(chance.beta(alpha, alpha))
+        height, width = images.shape[-2:]
+        rectangle = rectangle_of(1 - kept, height, width, chance)
+        # Drawn last: in a team the parts of a batch may differ in size, and share and rectangle must not.
+        partner = torch.from_numpy(chance.permutation(len(images)))
         if how == "mixup":
             images = kept * images + (1 - kept) * images[partner]
         else:
-            images, kept = pasted(images, partner, kept, chance)
+            images, kept = pasted(images, images[partner], rectangle)
         yield images, *blended(targets, targets[partner], kept)
 
 
-def pasted(images: torch.Tensor, partner: torch.Tensor, kept: float, chance: np.random.Generator) -> tuple[torch.Tensor, float]:
-    """Images (n, 3, height, width) with a rectangle of their partners', and the share of their own area that is left."""
-    height, width = images.shape[-2:]
-    sides = [round(side * math.sqrt(1 - kept)) for side in (height, width)]
+def rectangle_of(share: float, height: int, width: int, chance: np.random.Generator) -> Rectangle:
+    """Rows and columns of a rectangle with this share of the area, to the nearest pixel, anywhere within the picture."""
+    sides = [round(side * math.sqrt(share)) for side in (height, width)]
     top, left = (int(chance.integers(0, whole - side + 1)) for whole, side in zip((height, width), sides, strict=True))
-    rectangle = (..., slice(top, top + sides[0]), slice(left, left + sides[1]))
+    return slice(top, top + sides[0]), slice(left, left + sides[1])
+
+
+def pasted(images: torch.Tensor, others: torch.Tensor, rectangle: Rectangle) -> tuple[torch.Tensor, float]:
+    """Images (n, 3, height, width) with the rectangle of `others`, and the share of their own area that is left."""
     images = images.clone()
-    images[rectangle] = images[partner][rectangle]
-    return images, 1 - sides[0] * sides[1] / (height * width)
+    images[..., *rectangle] = others[..., *rectangle]
+    rows, columns = (side.stop - side.start for side in rectangle)
+    return images, 1 - rows * columns / (images.shape[-2] * images.shape[-1])
 
 
 def blended(own: torch.Tensor, other: torch.Tensor, kept: float) -> tuple[torch.Tensor, torch.Tensor]:

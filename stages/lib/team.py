@@ -2,7 +2,8 @@
 
 Every process takes its part of each batch. The loss is divided by the known labels of the whole batch, BatchNorm uses the
 whole batch's statistics, and gradients are summed, so that only the order of additions differs; dropout draws other
-masks of the same kind. The first process alone prints and writes.
+masks of the same kind, and mixup and cutmix find partners within a process's part of the batch. The first process alone
+prints and writes.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Recipe:
     warmup: float
     epochs: int
     patience: int
-    ema: float = 0.0  # decay per iteration of the averaged weights, which then are what is scored and kept; 0: none
+    ema: float = 0.0  # decay per iteration, at most, of averaged weights, which then are what is scored and kept; 0: none
     bf16: bool = False  # on a GPU the forward pass in half the bits; weights, loss and evaluation stay in float32
 
 
@@ -57,14 +57,16 @@ Evaluation = Callable[[Tagger], dict[str, float]]  # must give "val_loss" and "v
 
 
 def parameter_groups(network: Tagger, recipe: Recipe) -> list[dict[str, Any]]:
-    """Trained parameters by level, and within it with and without weight decay (biases, norms, embeddings)."""
+    """Trained parameters by level, and within it with and without weight decay (biases, norms, scales, embeddings)."""
     exempt = set(getattr(network.backbone, "no_weight_decay", set)())
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         level = network.level(name)
-        decays = parameter.ndim > 1 and name.removeprefix("backbone.") not in exempt
+        # Gains and layer scales have one number per channel, whatever their shape: (channels, 1, 1) in some families.
+        one_each = parameter.ndim < 2 or parameter.numel() == parameter.shape[0]
+        decays = not one_each and name.removeprefix("backbone.") not in exempt
         lr = recipe.lr * recipe.lr_decay ** (len(backbones.LEVELS) - 1 - level)
         new = {"params": [], "lr": lr, "base_lr": lr, "weight_decay": recipe.weight_decay if decays else 0.0}
         groups.setdefault((level, decays), new)["params"].append(parameter)
@@ -104,7 +106,8 @@ def fit(
     optimizer = torch.optim.AdamW(parameter_groups(network, recipe), fused=True)
     weight = torch.tensor(pos_weight, dtype=torch.float32, device=device)
     trained = members.joined(network)
-    averaged = ModelEmaV3(network, recipe.ema) if recipe.ema else None
+    # The decay rises to `ema`: with a constant one the average of a short training would still hold the random head.
+    averaged = ModelEmaV3(network, recipe.ema, use_warmup=True) if recipe.ema else None
     moving: dict[str, Stateful] = {"network": network, "optimizer": optimizer}
     if averaged:
         moving["averaged"] = averaged
@@ -176,7 +179,7 @@ def train_one_epoch(
             raise UserError(f"the training loss became {value.item()} in epoch {epoch}, iteration {step + 1}: lower lr")
         optimizer.step()
         if averaged:
-            averaged.update(network)
+            averaged.update(network, step + 1)
         optimizer.zero_grad(set_to_none=True)
         total, known = total + batch_sum.item(), known + batch_known.item()
         result.iterations.append({"iteration": step + 1, "epoch": epoch, "loss": value.item(), "lr": recipe.lr * factor})

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from stages.lib import backbones, downloads, images
+from stages.lib import backbones, downloads, images, params
 from stages.lib.errors import UserError
 
 # Small pictures gain nothing from a second thread, and lose much where another process computes too.
@@ -110,7 +110,7 @@ def test_an_unknown_backbone_without_near_matches() -> None:
 
 
 def test_a_resolution_that_the_backbone_can_not_have() -> None:
-    with pytest.raises(UserError, match=r"xcit_nano_12_p16_224 can't be built for train\.resolution 40"):
+    with pytest.raises(UserError, match=r"xcit_nano_12_p16_224 can't be built for train\.test_resolution 40"):
         backbones.create("xcit_nano_12_p16_224", "none", 40)
 
 
@@ -267,12 +267,27 @@ def test_resolution_that_does_not_suit_the_backbone(name, resolution):
         backbones.create(name, "none", resolution)
 
 
-def test_a_network_of_fixed_size_says_that_it_can_not_take_another():
-    backbone = backbones.create("vit_tiny_patch16_224", "none", 96)
+@pytest.mark.parametrize("weights", ["none", "pretrained"])
+def test_a_network_of_fixed_size_says_so_before_its_weights_are_fetched(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "_downloaded", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(UserError) as caught:
-        backbones.check_resolution(backbone, "vit_tiny_patch16_224", 128)
-    assert "vit_tiny_patch16_224 can't see pictures of 128 pixels, as train.resolution or train.test_resolution asks" in str(
-        caught.value
-    )
-    assert "trained at 224" in str(caught.value)
-    backbones.check_resolution(backbone, "vit_tiny_patch16_224", 96)
+        backbones.create("pit_ti_224", weights, 96, 128)
+    message = str(caught.value)
+    assert "backbone: pit_ti_224 can't see pictures of 128 pixels" in message
+    assert "set train.resolution and train.test_resolution to one size that it takes; its weights were trained at 224" in message
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "test_vit"])
+def test_transformers_see_both_sizes_of_the_settings_as_they_are(name: str) -> None:
+    train = params.load(Path(__file__).parents[2] / "params.yaml", ("train.resolution", "train.test_resolution")).train
+    assert train.resolution != train.test_resolution
+    backbone = backbones.create(name, "none", train.test_resolution, train.resolution).eval()
+    with torch.inference_mode():
+        shapes = {backbone(torch.zeros(1, 3, side, side)).shape for side in (train.test_resolution, train.resolution)}
+    assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("name", ["coat_tiny", "levit_128s"])
+def test_a_family_without_four_stages_that_hold_parameters_has_no_levels(name: str) -> None:
+    """CoaT tells of stages whose blocks lie elsewhere in it: the default `freeze` would train a thousand numbers."""
+    assert backbones.levels(backbones.bare(name, 224)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,6 +138,15 @@ def test_weights_arrive_bit_for_bit_once_and_need_no_server_afterwards(served: H
     assert_filled(backbones.create(NAME, "pretrained", 64))
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_is_shown_on_a_terminal_alone(
+    served: Hub, terminal: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    backbones.create(NAME, "pretrained", 64)
+    assert ("100%" in capsys.readouterr().err) == terminal
+
+
 def test_the_random_state_after_it_does_not_depend_on_the_check(served: Hub) -> None:
     backbones.create(NAME, "pretrained", 64)
     drawn = []
@@ -266,6 +276,15 @@ class TestPlainAddress:
         served.stop()
         assert_filled(backbones.create(NAME, "pretrained", 64))
         assert served.asked == [("GET", filename)]
+
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_progress_is_shown_on_a_terminal_alone(
+        self, at, terminal: bool, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        at()
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+        backbones.create(NAME, "pretrained", 64)
+        assert ("100%" in capsys.readouterr().err) == terminal
 
     def test_a_wrong_hash(self, served: Hub, at, tmp_path: Path) -> None:
         at("01234567")

@@ -92,9 +92,35 @@ def test_the_same_seed_gives_the_same_batches_and_each_batch_its_own_share(how: 
 
 def test_the_pasted_rectangle_has_the_share_that_the_labels_get() -> None:
     images, _ = batch(2, side=20)
-    found, kept = mixing.pasted(images, torch.tensor([1, 0]), 0.64, np.random.default_rng(0))
+    rectangle = mixing.rectangle_of(0.36, 20, 20, np.random.default_rng(0))
+    found, kept = mixing.pasted(images, images.flip(0), rectangle)
     assert found[0, 1].mean().item() == pytest.approx(1 - kept) == pytest.approx(0.36)
     assert torch.equal(images, batch(2, side=20)[0])  # what came in is left alone
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_the_parts_of_a_batch_get_one_share_and_one_rectangle_whatever_their_size(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a team every process mixes its own part, with the seed of all."""
+    drawn: list[list[object]] = []
+    rectangle_of, blended = mixing.rectangle_of, mixing.blended
+    monkeypatch.setattr(mixing, "rectangle_of", lambda *given: drawn[-1].append(rectangle_of(*given)) or drawn[-1][-1])
+    monkeypatch.setattr(mixing, "blended", lambda *given: drawn[-1].append(given[2]) or blended(*given))
+    for n_images in (2, 5, 6):
+        drawn.append([])
+        one(how, given=batch(n_images))
+    assert len(drawn[0]) == 2
+    assert drawn[0] == drawn[1] == drawn[2]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 5.0])
+def test_shares_are_drawn_from_a_beta_distribution_with_the_alpha_of_the_settings(alpha: float) -> None:
+    """Variance of Beta(alpha, alpha): 1 / (4 (2 alpha + 1)); drawn for 2,000 batches of two pictures, 1 and 0."""
+    images, targets = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1), torch.zeros(2, 1)
+    drawn = np.array([float(found[0]) for found, _, _ in mixing.mixed([(images, targets)] * 2000, "mixup", alpha, 0)])
+    shares = drawn[drawn < 1]  # 1: its own partner
+    assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
 
 
 def test_a_batch_of_one_is_its_own_partner() -> None:

@@ -44,6 +44,7 @@ def test_own_params_load():
         ("stats.val", 0.6, "leave no training rows"),
         ("stats.pos_weight_min", 30, "above stats.pos_weight_max"),
         ("augment.crop_scale", [0.9, 0.5], "first number must not exceed"),
+        ("train.head_start", "regression", "set train.hidden to 0"),
         ("validate.fit", "stretch", "crop, pad, squash"),
         ("train.workers", "many", "auto, or a whole number at least 0"),
         ("train.workers", -1, "auto, or a whole number at least 0"),
@@ -62,6 +63,11 @@ def test_bad_value_is_named_with_what_is_valid(settings_file, key, value, expect
     message = problem(settings_file(changes))
     assert key.split(".")[0] in message
     assert expected in message
+
+
+def test_views_that_are_shown_again_can_not_be_mixed(settings_file):
+    with pytest.raises(UserError, match=r"train\.views: mixed pictures are new in every epoch"):
+        params.load(settings_file({"train.views": 2, "augment.mix": "mixup"}), ("train", "augment"))
 
 
 @pytest.mark.parametrize("goal", ["f1", "precision", "recall", "fixed"])

@@ -186,7 +186,7 @@ def test_the_first_step_of_a_warm_up_is_a_share_of_the_learning_rate() -> None:
 
 
 @pytest.mark.parametrize("freeze", ["none", "layer2", "all"])
-@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_efficientnet"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_nfnet"])
 def test_parameter_groups(backbone: str, freeze: str) -> None:
     network = model.Tagger(backbones.create(backbone, "none", 32), 2, 8, (0.0, 0.0))
     network.freeze(freeze)
@@ -203,7 +203,7 @@ def test_parameter_groups(backbone: str, freeze: str) -> None:
             assert group["lr"] == pytest.approx(expected_lr)
             assert group["base_lr"] == pytest.approx(expected_lr)
             owner, _, kind = name.rpartition(".")
-            matrix = kind == "weight" and isinstance(modules[owner], nn.Conv2d | nn.Linear)
+            matrix = kind == "weight" and isinstance(modules[owner], nn.Conv2d | nn.Linear)  # not the gains of an NFNet
             assert group["weight_decay"] == (0.05 if matrix else 0.0), name
 
 
@@ -263,7 +263,7 @@ def test_dropout_is_drawn_anew_in_every_epoch_and_alike_in_every_run() -> None:
 
 
 def test_averaged_weights_are_what_is_scored_and_kept() -> None:
-    """By hand: after each step average = decay * average + (1 - decay) * weights, from the weights at the start."""
+    """By hand: after each step average = decay * average + (1 - decay) * weights, with a decay that rises to the set one."""
     states, scored = [], []
 
     class Watched(model.Tagger):
@@ -279,13 +279,14 @@ def test_averaged_weights_are_what_is_scored_and_kept() -> None:
         scored.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
         return {"val_loss": 1 / len(scored), "val_ap": 0.5}
 
-    result = fitted(network, recipe(epochs=3, ema=0.75), evaluate)
-    after = [*[state for state in states if state][-2:], network.state_dict()]  # of epochs 1, 2 and 3, one batch each
-    expected = states[-3]
-    for state, found in zip(after, scored, strict=True):
+    result = fitted(network, recipe(epochs=4, ema=0.5), evaluate)
+    after = [*[state for state in states if state][-3:], network.state_dict()]  # of epochs 1 to 4, one batch each
+    expected = states[-4]
+    for step, (state, found) in enumerate(zip(after, scored, strict=True)):
+        decay = min(0.5, 1 - (1 + step) ** (-2 / 3))  # 0, 0.37, 0.5, 0.5
         for name, tensor in state.items():
             whole = not tensor.is_floating_point()
-            expected[name] = tensor.clone() if whole else 0.75 * expected[name] + 0.25 * tensor
+            expected[name] = tensor.clone() if whole else decay * expected[name] + (1 - decay) * tensor
             torch.testing.assert_close(found[name], expected[name])
     assert all(torch.equal(result.state[name], tensor) for name, tensor in scored[-1].items())
     assert any(not torch.allclose(result.state[name], tensor) for name, tensor in network.state_dict().items())

@@ -27,7 +27,7 @@ import torchvision
 from stages.lib import decoding, files, folder, params
 from tests.bench.contenders import CONTENDERS, Measures, Spec, flops_per_image, matrix_product_rate
 
-NETWORKS = {"resnet50": ("layer3", 224, 16), "tf_efficientnet_lite0": ("layer4", 192, 32)}
+NETWORKS = {"resnet50": ("layer3", 224, 16), "tf_efficientnet_lite0": ("layer4", 192, 16)}
 WARM = 2  # batches that each contender works through before it is timed: caches, worker processes, memory
 
 

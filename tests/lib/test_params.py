@@ -44,7 +44,6 @@ def test_own_params_load():
         ("stats.val", 0.6, "leave no training rows"),
         ("stats.pos_weight_min", 30, "above stats.pos_weight_max"),
         ("augment.crop_scale", [0.9, 0.5], "first number must not exceed"),
-        ("train.head_start", "regression", "set train.hidden to 0"),
         ("validate.fit", "stretch", "crop, pad, squash"),
         ("train.workers", "many", "auto, or a whole number at least 0"),
         ("train.workers", -1, "auto, or a whole number at least 0"),

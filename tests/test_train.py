@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from stages.lib import assessment, fusing, inference, trunk
+from stages.lib import assessment, fusing, inference, metrics, trunk
 from stages.lib.preprocessing import to_input
 from tests.project import CPU, ROOT, Project, one_message
 
@@ -48,6 +48,29 @@ def test_members_start_from_different_heads(folded: Project) -> None:
     heads = [member.state["head.4.weight"] for member in folded.inputs(3).saved.members]
     assert not torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[1], heads[2])
+
+
+@pytest.mark.parametrize("blend", [0, 0.25])
+def test_networks_of_one_split_are_trained_in_turn_and_averaged(done: Project, own: Project, blend: float) -> None:
+    own.set({"train.networks": 2, "train.blend": blend})
+    own.run("train")
+    alone, epochs = (pd.read_csv(project / "metrics" / "epochs.csv") for project in (done, own))
+    first, second = (epochs[epochs["fit"] == number].reset_index(drop=True) for number in (0, 1))
+    pd.testing.assert_frame_equal(first, alone)
+    assert list(second["epoch"]) == [1, 2]
+    assert (second["val_loss"] != first["val_loss"]).all()
+    inputs = own.inputs(1)
+    (member,), (network,) = inputs.saved.members, inputs.saved.networks()
+    (other,) = member.others
+    assert "head.4.weight" in other
+    assert not any(name.startswith(("backbone.conv1", "backbone.layer1")) for name in other)  # frozen
+    rows = np.flatnonzero(inputs.parts == "val")
+    logits = inference.logits(network, inputs.store, rows, inputs.saved.preprocessing, CPU)
+    written = json.loads((own / "metrics" / "train.json").read_text())
+    assert written["blend"] == blend
+    found = metrics.mean_loss(logits, inputs.targets[rows], np.array(member.pos_weight))
+    assert written["val_loss"] == pytest.approx(found, abs=1e-4)
+    assert written["val_ap"] == pytest.approx(metrics.macro(metrics.average_precision(inputs.targets[rows], logits)), abs=1e-4)
 
 
 @pytest.mark.parametrize(

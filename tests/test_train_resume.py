@@ -82,6 +82,17 @@ def test_folds_that_are_trained_are_kept(folded: Project, tmp_path: Path) -> Non
     assert bytes_of(own) == bytes_of(folded)
 
 
+def test_a_network_that_is_trained_is_kept(done: Project, tmp_path: Path) -> None:
+    """Two networks of two epochs, stopped in the last of the second."""
+    own, whole = copy(done, tmp_path / "own"), copy(done, tmp_path / "whole")
+    for each in (own, whole):
+        each.set({"train.networks": 2})
+    assert epochs_trained(whole) == 4
+    stop_in_epoch(own, 3)
+    assert epochs_trained(own) == 1
+    assert bytes_of(own) == bytes_of(whole)
+
+
 # All that may go on from one epoch to the next: a state that the checkpoint forgets makes the test below fail.
 EVERYTHING = {"freeze": "layer3", "epochs": 4, "dropout": [0.4, 0.3], "train.hidden": 0, "train.head_start": "regression"}
 EVERYTHING |= {"train.ema": 0.7, "train.warmup": 0.3, "train.lr_decay": 0.7, "train.workers": 1}

@@ -42,10 +42,10 @@ from stages.lib.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Done:
-    """A trained fold: how it went, what is saved, the best constant's validation loss, the regression on frozen features."""
+    """A trained fold: how it went with each network, what is saved, the best constant's validation loss, the regression."""
 
-    fit: training.Fit
-    member: model_file.Member
+    fits: list[training.Fit]
+    outcome: fitting.Outcome
     constant: float
     regression: probe.Regression
 
@@ -71,29 +71,32 @@ def train_as(args: argparse.Namespace, settings: Any, used: dict[str, Any], crew
     with checkpoint.opened(args.checkpoint, run, crew) as kept:
         done: list[Done] = []
         for fold in range(settings.folds):
-            torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all folds, as the features are
-            sides = settings.train.test_resolution, settings.train.resolution
-            backbone = backbones.create(settings.backbone, settings.weights, *sides)
-            how = preprocessing(backbone, settings)
-            own = fitting.Fold(fold, inputs, how, settings, device)
-            torch.manual_seed(seed_for(settings.seed, "head", fold))
-            network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
-            network.freeze(settings.freeze)
-            if fold == 0 and crew.rank == 0:
-                checkpoint.check_space(args.checkpoint, network, settings.folds)
-                heard = early(backbone, inputs, how, settings, device, kept)
-                title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
-                print(models.opening(network, title), flush=True)
-            before = fitting.untouched(network)
-            if crew.rank == 0:
-                regression = probe.chosen(heard.features, inputs.targets, own.roles())
+            fitted: list[fitting.Fitted] = []
+            for number in range(settings.train.networks):
+                torch.manual_seed(seed_for(settings.seed, "backbone"))  # random weights are those of all, as the features are
+                sides = settings.train.test_resolution, settings.train.resolution
+                backbone = backbones.create(settings.backbone, settings.weights, *sides)
+                how = preprocessing(backbone, settings)
+                own = fitting.Fold(fold, inputs, how, settings, device)
+                torch.manual_seed(seed_for(settings.seed, "head", fold, *[number] * (number > 0)))
+                network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
+                network.freeze(settings.freeze)
+                if fold == number == 0 and crew.rank == 0:
+                    checkpoint.check_space(args.checkpoint, network, settings.folds * settings.train.networks)
+                    heard = early(backbone, inputs, how, settings, device, kept)
+                    title = f"{settings.backbone}, weights {settings.weights}, freeze {settings.freeze}, on {device}"
+                    print(models.opening(network, title), flush=True)
+                if number == 0:
+                    before = fitting.untouched(network)
+                    if crew.rank == 0:
+                        regression = probe.chosen(heard.features, inputs.targets, own.roles())
                 # The others of a team begin with the first one's weights, and what is carried on with comes from the checkpoint.
-                if settings.train.head_start == "regression" and not kept.fold(fold).begun:
+                if crew.rank == 0 and settings.train.head_start == "regression" and not kept.fold(fold, number).begun:
                     start_head(network, regression, own)
-            result, logits = fitting.fit_fold(network, own, crew, kept.fold(fold))
+                fitted.append(fitting.fit_fold(network, own, crew, kept.fold(fold, number), number))
             if crew.rank == 0:
-                member = fitting.member_of(result, logits, before, heard.features, regression, own)
-                done.append(Done(result, member, own.constant_loss("val"), regression))
+                outcome = fitting.outcome_of(fitted, before, heard.features, regression, own)
+                done.append(Done([one.fit for one in fitted], outcome, own.constant_loss("val"), regression))
         crew.wait()  # for those that still read the checkpoint, which goes now
         if crew.rank == 0:
             write_outputs(args, settings, used, inputs, how, heard, done)
@@ -161,15 +164,16 @@ def write_outputs(
     heard: Early,
     done: list[Done],
 ) -> None:
-    fits, members = [fold.fit for fold in done], [fold.member for fold in done]
-    iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fold=fold) for fold, fit in enumerate(fits)])
-    epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fold=fold) for fold, fit in enumerate(fits)])
+    fits, members = [fit for fold in done for fit in fold.fits], [fold.outcome.member for fold in done]
+    # `fit` counts them through: the networks of the first fold, then those of the next.
+    iterations = pd.concat([pd.DataFrame(fit.iterations).assign(fit=number) for number, fit in enumerate(fits)])
+    epochs = pd.concat([pd.DataFrame(fit.epochs).assign(fit=number) for number, fit in enumerate(fits)])
     figures = {
         "epochs": float(np.mean([len(fit.epochs) for fit in fits])),
         "best_epoch": float(np.mean([fit.epoch for fit in fits])),
-        "val_loss": float(np.mean([fit.val_loss for fit in fits])),
+        "val_loss": float(np.mean([fold.outcome.val_loss for fold in done])),
         "val_loss_constant": float(np.mean([fold.constant for fold in done])),
-        "val_ap": metrics.macro(np.array([fit.val_ap for fit in fits])),
+        "val_ap": metrics.macro(np.array([fold.outcome.val_ap for fold in done])),
         "blend": float(np.mean([member.share for member in members])),
         "early_ap": metrics.macro(heard.table["ap"].to_numpy(float)),
     }

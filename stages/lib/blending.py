@@ -1,10 +1,13 @@
-"""A fine-tuned network beside a regression on what the backbone saw before: the mean of their logits, by shares.
+"""Fine-tuned networks beside a regression on what the backbone saw before: the mean of their logits, by shares.
 
 On a few hundred images fine-tuning learns what pretrained features lack, and forgets some of what they had; the two err in
-different ways. How much the regression may say is chosen on validation rows, which neither was fitted on.
+different ways. How much the regression may say is chosen on validation rows, which neither was fitted on. Several networks
+of one split (`train.networks`), of other heads, orders and augmentations, err in different ways as well; all have the same say.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,28 +23,31 @@ WORTH = 0.02
 
 
 class Blended(nn.Module):
-    """Images (n, 3, height, width) -> logits (n, n_attributes): (1 - share) * tuned + share * untouched.
+    """Images (n, 3, height, width) -> logits (n, n_attributes): (1 - share) * mean of tuned + share * untouched.
 
-    Both take what `trunk` makes of the images. `backbone` and `head` are those of the tuned network, for those who ask where
-    it looks.
+    All take what `trunk` makes of the images; without a share there is no `untouched`. `backbone` and `head` are those of the
+    first tuned network, for those who ask where it looks.
     """
 
-    def __init__(self, tuned: nn.Module, untouched: nn.Module, share: float, trunk: nn.Module | None = None) -> None:
+    def __init__(
+        self, tuned: Sequence[nn.Module], untouched: nn.Module | None, share: float, trunk: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.trunk = trunk or nn.Identity()
-        self.tuned, self.untouched, self.share = tuned, untouched, share
+        self.tuned, self.untouched, self.share = nn.ModuleList(tuned), untouched, share
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         seen = self.trunk(images)
-        return (1 - self.share) * self.tuned(seen) + self.share * self.untouched(seen)
+        logits = torch.stack([network(seen) for network in self.tuned]).mean(dim=0)
+        return logits if self.untouched is None else (1 - self.share) * logits + self.share * self.untouched(seen)
 
     @property
     def backbone(self) -> nn.Module:
-        return self.tuned.backbone  # type: ignore[return-value]
+        return self.tuned[0].backbone  # type: ignore[return-value]
 
     @property
     def head(self) -> nn.Module:
-        return self.tuned.head  # type: ignore[return-value]
+        return self.tuned[0].head  # type: ignore[return-value]
 
 
 def chosen_share(tuned: np.ndarray, regression: np.ndarray, targets: np.ndarray) -> float:

@@ -3,6 +3,7 @@
     <place>/run.json               what it belongs to: settings, data, code, versions
     <place>/features.safetensors   the frozen features
     <place>/fold-0.pth             per fold all that goes from one epoch to the next; once it is trained, its result alone
+    <place>/fold-0-1.pth           the same of its second network, where it has several
 
 Each file is whole or absent. A checkpoint of another training (DVC does not know of this folder, and leaves it where it is
 when it goes from one experiment to the next) is set aside as <place>.other, over an earlier one there, and never used.
@@ -27,7 +28,7 @@ from stages.lib import files, tensors
 from stages.lib.errors import UserError, first_line
 from stages.lib.team import ALONE, Team
 
-OURS = re.compile(r"\.?(run|features|fold-\d+)\.(\d+\.)?(json|safetensors|pth)")  # with the number of a process: half written
+OURS = re.compile(r"\.?(run|features|fold-\d+(-\d+)?)\.(\d+\.)?(json|safetensors|pth)")  # a number before: half written
 
 
 class Stateful(Protocol):
@@ -39,7 +40,7 @@ class Stateful(Protocol):
 
 
 class Fold:
-    """The checkpoint of one fold, a file; without `path` nothing is kept. Of a team only the first process `writes`."""
+    """The checkpoint of a fold's network, a file; without `path` nothing is kept. Of a team only the first process `writes`."""
 
     def __init__(self, path: Path | None = None, writes: bool = True) -> None:
         self.path, self.writes = path, writes
@@ -91,8 +92,8 @@ class Checkpoint:
     def __init__(self, place: Path, writes: bool = True) -> None:
         self.place, self.writes = place, writes
 
-    def fold(self, number: int) -> Fold:
-        return Fold(self.place / f"fold-{number}.pth", self.writes)
+    def fold(self, number: int, network: int = 0) -> Fold:
+        return Fold(self.place / f"fold-{number}{f'-{network}' if network else ''}.pth", self.writes)
 
     def features(self, compute: Callable[[], np.ndarray], n_rows: int) -> np.ndarray:
         """The frozen features, shape (n_rows, n_features): those that are there, or else what `compute` gives."""

@@ -6,7 +6,7 @@ frozen trunk, and the loop that trains what lies above it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,17 +77,20 @@ class Fold:
         return metrics.mean_loss(np.broadcast_to(logit, targets.shape), targets, self.pos_weight())
 
 
-Fitted = tuple[training.Fit, np.ndarray | None]
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network: how it went, and its logits of the validation rows (n_rows, n_attributes), where somebody asks for
+    them: without blending, of a network that is alone in its fold, nobody does."""
+
+    fit: training.Fit
+    logits: np.ndarray | None
 
 
-def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold) -> Fitted:
-    """Train one network on the training rows of `fold`; what comes out, and its logits of the validation rows.
-
-    Without blending nobody asks for these logits, and none are given.
-    """
+def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoint.Fold, number: int = 0) -> Fitted:
+    """Train one network, the `number`th of the fold (from 0), on the training rows of `fold`."""
     inputs, how, settings, device = fold.inputs, fold.how, fold.settings, fold.device
     train_rows, val_rows, pos_weight = fold.rows("train"), fold.rows("val"), fold.pos_weight()
-    seed = seed_for(settings.seed, "fit", fold.number)
+    seed = seed_for(settings.seed, "fit", fold.number, *[number] * (number > 0))
     seconds: list[float] = []  # of the epochs that this process trains: others may lie before an interruption
     pictures = augment.TrainingPictures(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
@@ -117,6 +120,7 @@ def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoi
         print(training.progress(row, len(train_rows), settings.epochs), flush=True)
 
     title = f"fold {fold.number + 1} of {settings.folds}: " if settings.folds > 1 else ""
+    title += f"network {number + 1} of {settings.train.networks}: " if settings.train.networks > 1 else ""
     constant = fold.constant_loss("val")
     print(
         f"{title}{len(train_rows)} training and {len(val_rows)} validation images; constant: val loss {constant:.4f}", flush=True
@@ -147,11 +151,12 @@ def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoi
     )
     feed.close()
     rest.load_state_dict(result.state)
-    logits = crew.put_together(prepared.logits(rest)) if settings.train.blend != 0 else None
+    asked = settings.train.blend != 0 or settings.train.networks > 1
+    logits = crew.put_together(prepared.logits(rest)) if asked else None
     result.state = trunk.joined(network, result.state)
     waited = f"; waited for data {feed.waited / sum(seconds):.1%} of the time" if seconds else ""
     print(f"  kept epoch {result.epoch}: val loss {result.val_loss:.4f}{waited}", flush=True)
-    return result, logits
+    return Fitted(result, logits)
 
 
 def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
@@ -160,34 +165,51 @@ def untouched(network: models.Tagger) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu().clone() for name, tensor in state.items() if network.level(name) >= network.first_trained}
 
 
-def member_of(
-    result: training.Fit,
-    logits: np.ndarray | None,
+@dataclass(frozen=True)
+class Outcome:
+    """What is saved of a fold, with the validation loss and AP of that."""
+
+    member: model_file.Member
+    val_loss: float
+    val_ap: float
+
+
+def outcome_of(
+    fitted: Sequence[Fitted],
     before: dict[str, torch.Tensor],
     features: np.ndarray,
     regression: probe.Regression,
     fold: Fold,
-) -> model_file.Member:
-    """What is saved of `result`: the network, beside the regression on `features` (n, n_features) where that helps (blending).
+) -> Outcome:
+    """The networks of one fold together, beside the regression on `features` (n, n_features) where that helps (blending).
 
-    `logits` are those of the validation rows, `before` is what `untouched` gave. The scores in `result` become those of what
-    is saved.
+    `before` is what `untouched` gave.
     """
     inputs, pos_weight, choice = fold.inputs, fold.pos_weight(), fold.settings.train.blend
-    member = model_file.Member(result.state, list(map(float, pos_weight)), result.epoch, result.val_loss)
-    if logits is None:
-        return member
+    first, *rest = (one.fit for one in fitted)
+    others = [{name: tensor for name, tensor in fit.state.items() if not torch.equal(tensor, first.state[name])} for fit in rest]
+    member = model_file.Member(first.state, list(map(float, pos_weight)), first.epoch, first.val_loss, others=others)
+    found = [one.logits for one in fitted if one.logits is not None]
+    if not found:
+        return Outcome(member, first.val_loss, first.val_ap)
     rows, shift = fold.rows("val"), np.log(pos_weight)
-    targets = inputs.targets[rows]
+    targets, logits = inputs.targets[rows], np.mean(found, axis=0)
+
+    def scored(logits: np.ndarray, member: model_file.Member) -> Outcome:
+        val_loss = metrics.mean_loss(logits, targets, pos_weight)
+        return Outcome(replace(member, val_loss=val_loss), val_loss, metrics.macro(metrics.average_precision(targets, logits)))
+
+    together = scored(logits, member)
+    if rest:
+        print(f"  {len(fitted)} networks together: val loss {together.val_loss:.4f}  val AP {together.val_ap:.3f}", flush=True)
+    if choice == 0:
+        return together
     tuned, untuned = logits - shift, regression.log_odds(features[rows])
     share = blending.chosen_share(tuned, untuned, targets) if choice == "auto" else choice
     alone, both = (blending.scaled_loss(blending.mixed(tuned, untuned, part), targets) for part in (0.0, share or 0.5))
     print(f"  {blending.told(share, alone, both)}", flush=True)
     if not share:
-        return member
-    both_logits = blending.mixed(tuned, untuned, share) + shift
-    result.val_loss = metrics.mean_loss(both_logits, targets, pos_weight)
-    result.val_ap = metrics.macro(metrics.average_precision(targets, both_logits))
+        return together
     weights, bias = regression.weights, regression.bias + shift
     linear = {"head.1.weight": torch.from_numpy(weights).float(), "head.1.bias": torch.from_numpy(bias).float()}
-    return replace(member, val_loss=result.val_loss, share=share, untouched=before | linear)
+    return scored(blending.mixed(tuned, untuned, share) + shift, replace(member, share=share, untouched=before | linear))

@@ -60,7 +60,7 @@ class Fused(nn.Module):
 def at_work(network: nn.Module, resolution: int, device: torch.device) -> nn.Module:
     """`network`, or a copy, on the device and as fast there as it can be: for one that only predicts from here on.
 
-    Of a `Blended` pair what both have in common runs once.
+    Of `Blended` networks what all have in common runs once.
     """
     found = folding.folded(trunk.shared(network, resolution), resolution)
     return fused(found, resolution) if device.type == "cpu" else found.to(device)

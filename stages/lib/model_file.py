@@ -15,6 +15,7 @@ from stages.lib.blending import Blended
 from stages.lib.errors import UserError, first_line
 from stages.lib.faults import attribute_names, shown
 from stages.lib.model import Network, Tagger, shapes, untrained
+from stages.lib.params import MOST_NETWORKS
 from stages.lib.preprocessing import Preprocessing, parsed
 
 FORMAT = "image-attribute-tagger 1"
@@ -23,18 +24,25 @@ MOST_MEMBERS = 100  # as many as `folds` may be
 
 @dataclass
 class Member:
-    """One trained network: its weights, and what its training knew. `pos_weight` has one entry per attribute.
+    """What was trained on one split: weights, and what training knew. `pos_weight` has one entry per attribute.
 
-    With a `share` above 0 a regression has that share of the logits (blending). `untouched` holds its weights as those of a
-    linear head, and what its backbone has otherwise than the network's: the trained stages before training.
+    `others` holds, of each further network of the split (train.networks), the weights that it has otherwise than the first;
+    the logits of all are averaged. With a `share` above 0 a regression has that share of them (blending). `untouched` holds
+    its weights as those of a linear head, and what its backbone has otherwise than the networks': the trained stages before
+    training.
     """
 
     state: dict[str, torch.Tensor]
     pos_weight: list[float]
-    epoch: int  # the kept epoch, counted from 1
+    epoch: int  # the kept epoch of the first network, counted from 1
     val_loss: float
     share: float = 0.0
     untouched: dict[str, torch.Tensor] = field(default_factory=dict)
+    others: list[dict[str, torch.Tensor]] = field(default_factory=list)
+
+    def states(self) -> list[dict[str, torch.Tensor]]:
+        """All that it holds, by name of the tensor."""
+        return [self.state, self.untouched, *self.others]
 
 
 @dataclass
@@ -50,20 +58,25 @@ class Saved:
     members: list[Member]
 
     def networks(self) -> list[Network]:
-        """The members as networks in eval mode: a `Tagger` each, or two of them `Blended`. UserError where weights do not fit."""
-        built: list[Network] = []
-        for member in self.members:
-            network = self._tagger(member.state, self.hidden)
-            if not member.share:
-                built.append(network)
-            else:
-                kept = {name: tensor for name, tensor in member.state.items() if name.startswith("backbone.")}
-                other = self._tagger(kept | member.untouched, 0)
-                # From here on they differ; below it one can do the work of both (trunk.shared).
-                other.first_trained = min(other.level(name) for name in member.untouched)
-                network.first_trained = other.first_trained
-                built.append(Blended(network, other, member.share).eval())
-        return built
+        """The members as networks in eval mode: a `Tagger` each, or several `Blended`. UserError where weights do not fit."""
+        return [self._network(member) for member in self.members]
+
+    def _network(self, member: Member) -> Network:
+        tuned = [self._tagger(member.state | own, self.hidden) for own in ({}, *member.others)]
+        differs = {name for own in member.others for name in own}
+        untouched = None
+        if member.share:
+            kept = {name: tensor for name, tensor in member.state.items() if name.startswith("backbone.")}
+            untouched = self._tagger(kept | member.untouched, 0)
+            differs |= set(member.untouched)
+        elif not member.others:
+            return tuned[0]
+        parts = [*tuned, *([] if untouched is None else [untouched])]
+        # From here on they differ; below it one can do the work of all (trunk.shared).
+        first = min((tuned[0].level(name) for name in differs), default=0)
+        for part in parts:
+            part.first_trained = first
+        return Blended(tuned, untouched, member.share).eval()
 
     def _tagger(self, state: dict[str, torch.Tensor], hidden: int) -> Tagger:
         kind: tuple[Any, ...] = (self.backbone, self.preprocessing.resolution, len(self.attributes), hidden, *self.dropout)
@@ -86,6 +99,7 @@ def save(path: Path, saved: Saved) -> None:
         # pickle writes a text once for every object that holds it: with one object per text, equal models are equal bytes.
         member.state = {sys.intern(name): tensor for name, tensor in member.state.items()}
         member.untouched = {sys.intern(name): tensor for name, tensor in member.untouched.items()}
+        member.others = [{sys.intern(name): tensor for name, tensor in own.items()} for own in member.others]
     for part in ("state", "untouched"):  # what several members have alike, as the frozen parts, is stored once
         known: dict[str, torch.Tensor] = {}
         for state in (getattr(member, part) for member in saved.members):
@@ -135,13 +149,18 @@ def _checked(saved: Saved) -> Saved:
     if not 1 <= len(saved.members) <= MOST_MEMBERS:
         raise ValueError(f"it has {len(saved.members)} members, not 1 to {MOST_MEMBERS}")
     for member in saved.members:
-        for state in (member.state, member.untouched):
+        if not isinstance(member.others, list) or len(member.others) >= MOST_NETWORKS:
+            raise ValueError(f"a member's other networks are no list, or {MOST_NETWORKS} and more")
+        for state in member.states():
             if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
                 raise ValueError("a member's state is no mapping of tensors")
             for name, tensor in state.items():
                 if why := tensors.flaw(tensor):
                     raise ValueError(f"its tensor '{shown(name)}' {why}")
         # Before a network of this size is made.
+        state = member.state
+        if any(name not in state or own[name].shape != state[name].shape for own in member.others for name in own):
+            raise ValueError("a member's other networks do not fit the first")
         last = [tensor for name, tensor in member.state.items() if name.startswith("head.") and name.endswith(".weight")][-1:]
         if not last or last[0].shape != (len(saved.attributes), saved.hidden or last[0].shape[-1]):
             raise ValueError("the head's weights do not fit the attributes and the hidden layer")
@@ -153,6 +172,6 @@ def _checked(saved: Saved) -> Saved:
         weights = np.asarray(member.pos_weight, dtype=float)
         if weights.shape != (len(saved.attributes),) or not (np.isfinite(weights) & (weights > 0)).all():
             raise ValueError("pos_weight is no list of numbers above 0, one per attribute")
-        if not all(torch.isfinite(tensor).all() for tensor in (*member.state.values(), *member.untouched.values())):
+        if not all(torch.isfinite(tensor).all() for state in member.states() for tensor in state.values()):
             raise ValueError("it has weights that are no numbers")
     return saved

@@ -24,6 +24,7 @@ STARTS = ("random", "regression")  # of the head
 MIXES = ("none", "mixup", "cutmix")
 BRIEFLY = reprlib.Repr()  # what aliases of YAML nest in each other may be longer, written out, than any memory
 BRIEFLY.maxstring, BRIEFLY.maxother, BRIEFLY.maxlevel = 100, 100, 2
+MOST_NETWORKS = 20  # of one split: a slip of the keys should not train for days
 GOALS = ("f1", "precision", "recall", "fixed")  # of a threshold
 
 
@@ -67,6 +68,7 @@ class Train:
     head_start: str = setting(one_of=STARTS)
     blend: float | str = setting(or_word="auto", at_least=0, below=1)
     ema: float = setting(at_least=0, below=1)
+    networks: int = setting(at_least=1, at_most=MOST_NETWORKS)
     views: int = setting(at_least=0)
     lr_decay: float = setting(above=0, at_most=1)
     warmup: float = setting(at_least=0, below=1)

@@ -23,17 +23,18 @@ HALVES = [0, 0.5, 1]  # ticks of small panels; labels of ticks are most of the w
 def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, constant: float, kept: Sequence[int]) -> None:
     """Iteration against training loss, with the validation loss per epoch and the kept epoch marked.
 
-    `kept` is the epoch of each fold, 0 for a network that was best before it was trained, which no point stands for.
-    `constant` is the validation loss of the best constant. Folds are drawn over each other.
+    `kept` is the epoch of each fit (every network of every fold), 0 for one that was best before it was trained, which no
+    point stands for.
+    `constant` is the validation loss of the best constant. Fits are drawn over each other.
     """
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     axes.axhline(constant, color="0.4", linestyle=":", label="constant (validation)")
-    for number, (fold, rows) in enumerate(iterations.groupby("fold")):
+    for number, (fit, rows) in enumerate(iterations.groupby("fit")):
         once = number == 0
         axes.plot(rows["iteration"], rows["loss"], color="tab:blue", alpha=0.25, linewidth=0.8)
         smooth = rows["loss"].ewm(span=max(2, len(rows) // 20)).mean()
         axes.plot(rows["iteration"], smooth, color="tab:blue", label="training, smoothed" if once else None)
-        own = epochs[epochs["fold"] == fold]
+        own = epochs[epochs["fit"] == fit]
         last = rows.groupby("epoch")["iteration"].max().reindex(own["epoch"]).to_numpy()
         axes.plot(last, own["val_loss"], "o-", color="tab:orange", markersize=4, label="validation" if once else None)
         if kept[number]:

@@ -48,15 +48,18 @@ def split(network: Tagger, resolution: int) -> tuple[nn.Module, Tagger]:
 
 
 def shared(network: nn.Module, resolution: int) -> nn.Module:
-    """A `Blended` pair whose common trunk runs once; where it can't be cut, and for any other network, the network itself."""
+    """`Blended` networks whose common trunk runs once; where it can't be cut, and for any other network, the network itself."""
     if not isinstance(network, Blended):
         return network
-    assert isinstance(network.tuned, Tagger)
-    assert isinstance(network.untouched, Tagger)
-    (trunk, tuned), (other, untouched) = split(network.tuned, resolution), split(network.untouched, resolution)
-    if isinstance(trunk, nn.Identity) or isinstance(other, nn.Identity):
+    cut = []
+    for part in (*network.tuned, *([] if network.untouched is None else [network.untouched])):
+        assert isinstance(part, Tagger)
+        cut.append(split(part, resolution))
+    trunks, rests = zip(*cut, strict=True)
+    if any(isinstance(trunk, nn.Identity) for trunk in trunks):
         return network
-    return Blended(tuned, untouched, network.share, trunk).eval()
+    count = len(network.tuned)
+    return Blended(rests[:count], rests[count] if rests[count:] else None, network.share, trunks[0]).eval()
 
 
 def through(trunk: nn.Module, batches: Iterable[Weighted], device: torch.device, bf16: bool = False) -> Iterator[Weighted]:

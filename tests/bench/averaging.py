@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib import decisions, files, inference, labels, metrics, model_file, pixels
-from tests.bench.recipe import validate
+from stages.lib import decisions, files, inference, metrics, model_file, pixels
+from tests.bench.recipe import others, validate
 from tests.bench.signal import link_or_copy, run, settings
 
 
@@ -46,17 +46,6 @@ def main() -> None:
 
 def places(own: Path, changes: list[str], seed: int) -> tuple[object, ...]:
     return ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, changes, seed))
-
-
-def others(clean: Path, target: Path, kept: np.ndarray) -> None:
-    """What validate has written of the rows `kept` (n_images,)."""
-    target.mkdir(parents=True)
-    for name in ("labels.csv", "images.csv"):
-        table = files.read_table(clean / name, "validate")
-        attributes = labels.attributes_of(table) if name == "labels.csv" else []
-        files.write_table(target / name, table[kept].astype(dict.fromkeys(attributes, "Int8")))
-    store = pixels.read(clean / "pixels.npy")
-    pixels.write(target / "pixels.npy", (store[int(row)] for row in np.flatnonzero(kept)), store.shape[1])
 
 
 def trained(own: Path, changes: list[str], seed: int) -> model_file.Saved:

@@ -6,7 +6,9 @@
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --rows 50 --rows 100 --rows 200 --set stats.val=0.15
 
 Each line is the mean and the standard deviation over seeds (which change the split too) of scores on validation rows, by which
-recipes may be chosen, and on test rows, by which they may not. With --hide that share of the known training labels is made
+recipes may be chosen, and on test rows, by which they may not. Validation rows flatter who stops by them; with --nested the
+test rows of each seed are set aside, unseen, and the others are split anew into training, validation and test rows: by the
+scores on these test rows recipes may be chosen, too. With --hide that share of the known training labels is made
 unknown, and three ways to treat unknown labels are compared: the masked loss, training on complete rows alone, and 0 for NA. With
 --rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks; @FILE
 stands for those in a file; --set changes all that is compared. With --out every run is kept, as a line of JSON with its
@@ -29,7 +31,7 @@ import torch
 from torch import nn
 
 from stages import evaluate, stats
-from stages.lib import assessment, contrast, evidence, files, held_out, inference, labels, metrics, params
+from stages.lib import assessment, contrast, evidence, files, held_out, inference, labels, metrics, params, pixels
 from tests.bench.signal import link_or_copy, run, settings
 
 MASKED, COMPLETE, ZERO = "masked", "complete rows only", "NA as 0"
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0, help="to go on where an earlier call with --out ended")
     parser.add_argument("--variant", action="append", default=[], metavar="NAME[: KEY=VALUE ...]")
+    parser.add_argument("--nested", action="store_true", help="set the test rows aside and split the others anew")
     parser.add_argument("--hide", action="append", default=[], type=float, metavar="SHARE")
     parser.add_argument("--rows", action="append", default=[], type=int, metavar="N")
     parser.add_argument(
@@ -93,7 +96,7 @@ def main() -> None:
             found = []
             for seed in range(args.first_seed, args.first_seed + args.seeds):
                 try:
-                    found.append(one_run(bases[prepared], trial, seed))
+                    found.append(one_run(bases[prepared], trial, seed, args.nested))
                 except NothingLeft:
                     print(f"{trial.name:<34}{'no training image is left':>16}", flush=True)
                     break
@@ -123,12 +126,17 @@ def validate(base: Path, images: Path, labels_file: Path, changes: tuple[str, ..
     run("validate", *where, "--params", settings(base, list(changes), 0))
 
 
-def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
+def one_run(base: Path, trial: Trial, seed: int, nested: bool = False) -> dict[str, Any]:
     """The SCORES of one training, and those of its epochs."""
     own = base / "run"
     shutil.rmtree(own, ignore_errors=True)  # of a trial that left nothing to train on
     shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
-    places = ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, list(trial.changes), seed))
+    if nested:
+        run("stats", *places_of(own, trial, seed))
+        part = files.read_table(own / "clean/splits.csv", "stats")["part"].to_numpy(str)
+        others(own / "clean", own / "others/clean", part != "test")
+        own = own / "others"
+    places = places_of(own, trial, seed)
     run("stats", *places)
     if trial.hidden or trial.rows:
         reduce(own, trial, seed)
@@ -145,6 +153,10 @@ def one_run(base: Path, trial: Trial, seed: int) -> dict[str, Any]:
     tta = params.load(own / "params.yaml", ("predict.tta",)).predict.tta
     found |= scores(evaluate.read_inputs(where, folds=1), tta)
     return found
+
+
+def places_of(own: Path, trial: Trial, seed: int) -> tuple[object, ...]:
+    return ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, list(trial.changes), seed))
 
 
 class Mirrored(nn.Module):
@@ -196,6 +208,17 @@ def intervals(inputs: held_out.Inputs, test: held_out.Scored, features: np.ndarr
     beside = contrast.contrast(inputs.saved.attributes, network, regression, 0)
     gain = beside[(beside["score"] == "ap") & beside["macro"]].iloc[0]
     return found | {f"ap_gain_{side}": float(gain[side]) for side in ("low", "high")}
+
+
+def others(clean: Path, target: Path, kept: np.ndarray) -> None:
+    """What validate has written of the rows `kept` (n_images,)."""
+    target.mkdir(parents=True)
+    for name in ("labels.csv", "images.csv"):
+        table = files.read_table(clean / name, "validate")
+        attributes = labels.attributes_of(table) if name == "labels.csv" else []
+        files.write_table(target / name, table[kept].astype(dict.fromkeys(attributes, "Int8")))
+    store = pixels.read(clean / "pixels.npy")
+    pixels.write(target / "pixels.npy", (store[int(row)] for row in np.flatnonzero(kept)), store.shape[1])
 
 
 def reduce(own: Path, trial: Trial, seed: int) -> None:

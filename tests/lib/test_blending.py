@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,33 @@ def test_a_saved_pair_says_what_both_say_by_their_shares(freeze: str, tmp_path: 
         torch.testing.assert_close(loaded(images), expected, atol=1e-5, rtol=1e-5)
         if freeze != "all":
             assert not torch.allclose(before(images), network.backbone(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize("freeze", ["none", "layer4", "all"])
+def test_networks_of_one_split_have_the_same_say(freeze: str, share: float, tmp_path: Path) -> None:
+    first, member = pair(freeze)
+    second = deepcopy(first)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    others = [{k: v for k, v in copy_of_state(second).items() if not torch.equal(v, member.state[k])}]
+    both = replace(member, share=share, untouched=member.untouched if share else {}, others=others)
+    model_file.save(tmp_path / "model.pth", saved(both))
+    (loaded,) = model_file.load(tmp_path / "model.pth").networks()
+    images = torch.rand(3, 3, 64, 64)
+    (alone,) = saved(member).networks()
+    assert isinstance(alone, blending.Blended)
+    assert alone.untouched is not None
+    with torch.inference_mode():
+        assert not torch.allclose(first(images), second(images), atol=1e-3)
+        expected = (1 - share) * (first(images) + second(images)) / 2 + share * alone.untouched(images)
+        torch.testing.assert_close(loaded(images), expected, atol=1e-5, rtol=1e-5)
+        once = folding.folded(trunk.shared(loaded, 64), 64)
+        assert isinstance(once, blending.Blended)
+        assert isinstance(once.trunk, nn.Identity) == (freeze == "none")
+        torch.testing.assert_close(once(images), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("freeze", "cut"), [("layer2", True), ("layer4", True), ("all", True), ("none", False)])

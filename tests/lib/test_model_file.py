@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from copy import deepcopy
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -178,6 +178,29 @@ def test_a_member_that_lacks_a_part(tmp_path: Path) -> None:
     del content["members"][0]["pos_weight"]
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(UserError, match=r"lacks a part: .*pos_weight"):
+        model_file.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ({}, "no list"),
+        ([{}] * 20, "20 and more"),
+        ([{"head.9.weight": torch.zeros(2)}], "do not fit the first"),
+        ([{"head.4.bias": torch.zeros(3)}], "do not fit the first"),
+        ([{"head.4.bias": torch.full((2,), torch.nan)}], "no numbers"),
+        ([{"head.4.bias": 1.0}], "no mapping of tensors"),
+    ],
+    ids=str,
+)
+def test_other_networks_that_can_not_be(tmp_path: Path, others: Any, expected: str) -> None:
+    saved = saved_of([trained()])
+    saved.members[0].others = [{}]
+    model_file.save(tmp_path / "model.pth", saved)
+    content = torch.load(tmp_path / "model.pth", weights_only=True)
+    content["members"][0]["others"] = others
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=expected):
         model_file.load(tmp_path / "model.pth")
 
 

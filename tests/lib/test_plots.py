@@ -22,10 +22,10 @@ def losses(folds: int, epochs: int = 4, per_epoch: int = 5) -> tuple[pd.DataFram
     iterations, rows = [], []
     for fold in range(folds):
         for epoch in range(1, epochs + 1):
-            rows.append({"epoch": epoch, "train_loss": 1 / epoch, "val_loss": 0.5 + abs(epoch - 2) / 10, "fold": fold})
+            rows.append({"epoch": epoch, "train_loss": 1 / epoch, "val_loss": 0.5 + abs(epoch - 2) / 10, "fit": fold})
             for step in range(per_epoch):
                 number = (epoch - 1) * per_epoch + step + 1
-                iterations.append({"iteration": number, "epoch": epoch, "loss": 1 / number, "fold": fold})
+                iterations.append({"iteration": number, "epoch": epoch, "loss": 1 / number, "fit": fold})
     return pd.DataFrame(iterations), pd.DataFrame(rows)
 
 

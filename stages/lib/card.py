@@ -56,7 +56,10 @@ def text(subject: Subject, table: pd.DataFrame, macro: dict[str, float]) -> str:
 def _opening(subject: Subject, rows: list[dict[str, Any]]) -> str:
     named = [key for key in ("weights", "freeze", "epochs", "lr", "seed") if key in subject.settings]
     chosen = ", ".join(f"{key} {_plain(subject.settings[key])}" for key in named)
-    models = f"{subject.folds} networks, one per fold" if subject.folds > 1 else "one network"
+    each = subject.settings.get("train.networks", 1)  # a model of an earlier version has no such setting
+    models = "one network" if each == 1 else f"{each} networks, averaged"
+    if subject.folds > 1:
+        models = f"{subject.folds * each} networks, {'one' if each == 1 else each} per fold"
     names = ", ".join(_plain(row["attribute"]) for row in rows)
     beside = f"; beside it, with a share of {subject.share:.2g}, a regression on the features of the pretrained network"
     return (

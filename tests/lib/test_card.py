@@ -78,6 +78,13 @@ def test_a_tag_that_the_features_rank_as_well_is_a_limitation() -> None:
     assert "no worse" not in card_of(verdicts.LEARNED, ap_features=0.7)
 
 
+def test_it_counts_the_networks() -> None:
+    assert "), one network, backbone" in card_of(verdicts.LEARNED)
+    two = {"settings": {"train.networks": 2}}
+    assert "), 2 networks, averaged, backbone" in card_of(verdicts.LEARNED, changes=two)
+    assert "), 10 networks, 2 per fold, backbone" in card_of(verdicts.LEARNED, changes=two | {"folds": 5})
+
+
 def test_folds_are_said_to_be_folds() -> None:
     assert "each scored by the network that has not seen it" in card_of(verdicts.LEARNED, changes={"folds": 5})
     assert "5 networks, one per fold" in card_of(verdicts.LEARNED, changes={"folds": 5})

@@ -77,5 +77,6 @@ def test_the_reference_recipe_is_that_of_the_reference() -> None:
         "train.views": 0,
         "train.bf16": False,
         "train.blend": 0,
+        "train.networks": 1,
         "augment.mix": "none",
     }

@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.lib import decisions, files, inference, metrics, model_file, pixels
 from tests.bench.recipe import others, validate
-from tests.bench.signal import link_or_copy, run, settings
+from tests.bench.signal import link_or_copy, places, run
 
 
 def main() -> None:
@@ -42,10 +42,6 @@ def main() -> None:
             one, several = trained(own, args.set, seed), trained(own / "folds", folds, seed)
             print(f"seed {seed}, macro AP and log loss on {(split == 'test').sum()} test rows:", flush=True)
             report(own / "clean", np.flatnonzero(split == "test"), one, several)
-
-
-def places(own: Path, changes: list[str], seed: int) -> tuple[object, ...]:
-    return ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, changes, seed))
 
 
 def trained(own: Path, changes: list[str], seed: int) -> model_file.Saved:

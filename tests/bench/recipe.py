@@ -32,7 +32,7 @@ from torch import nn
 
 from stages import evaluate, stats
 from stages.lib import assessment, contrast, evidence, files, held_out, inference, labels, metrics, params, pixels
-from tests.bench.signal import link_or_copy, run, settings
+from tests.bench.signal import link_or_copy, places, run, settings
 
 MASKED, COMPLETE, ZERO = "masked", "complete rows only", "NA as 0"
 SCORES = {  # name of a run's figure -> heading
@@ -132,17 +132,17 @@ def one_run(base: Path, trial: Trial, seed: int, nested: bool = False) -> dict[s
     shutil.rmtree(own, ignore_errors=True)  # of a trial that left nothing to train on
     shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
     if nested:
-        run("stats", *places_of(own, trial, seed))
+        run("stats", *places(own, list(trial.changes), seed))
         part = files.read_table(own / "clean/splits.csv", "stats")["part"].to_numpy(str)
         others(own / "clean", own / "others/clean", part != "test")
         own = own / "others"
-    places = places_of(own, trial, seed)
-    run("stats", *places)
+    where_to = places(own, list(trial.changes), seed)
+    run("stats", *where_to)
     if trial.hidden or trial.rows:
         reduce(own, trial, seed)
     model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors")
     started = time.perf_counter()
-    run("train", *places, *model, "--checkpoint", own / "checkpoint")
+    run("train", *where_to, *model, "--checkpoint", own / "checkpoint")
     seconds = time.perf_counter() - started
     by_epoch = files.read_table(own / "metrics/epochs.csv", "train")
     found = {name: by_epoch[name].tolist() for name in ("val_ap", "val_loss")}
@@ -153,10 +153,6 @@ def one_run(base: Path, trial: Trial, seed: int, nested: bool = False) -> dict[s
     tta = params.load(own / "params.yaml", ("predict.tta",)).predict.tta
     found |= scores(evaluate.read_inputs(where, folds=1), tta)
     return found
-
-
-def places_of(own: Path, trial: Trial, seed: int) -> tuple[object, ...]:
-    return ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, list(trial.changes), seed))
 
 
 class Mirrored(nn.Module):

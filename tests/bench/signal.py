@@ -56,19 +56,18 @@ def one_run(base: Path, kind: str, seed: int, changes: list[str]) -> list[str]:
     """One training and evaluation; prints a line and returns the verdicts of the attributes."""
     own = base / f"{kind}{seed}"
     shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
-    params = settings(own, changes, seed)
-    places = ("--clean", own / "clean", "--metrics", own / "metrics", "--params", params)
+    where_to = places(own, changes, seed)
     rng = np.random.default_rng(seed)
     if kind == "shuffled":
         rewrite(own, lambda known: rng.permuted(known, axis=0))
-    run("stats", *places)
+    run("stats", *where_to)
     flipped = rewrite(own, lambda known: flip(known, own, rng)) if kind == "flipped" else np.empty(0)
     model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors")
     seconds = []
     kept, card = ("--checkpoint", own / "checkpoint"), ("--card", own / "card.md")
     for stage, more in (("train", (*model, *kept)), ("evaluate", (*model, *card, "--decision", own / "decision.json"))):
         started = time.perf_counter()
-        run(stage, *places, *more)
+        run(stage, *where_to, *more)
         seconds.append(time.perf_counter() - started)
     found = json.loads((own / "metrics/evaluation.json").read_text())
     macro, words = found["macro"], [row["verdict"] for row in found["attributes"].values()]
@@ -78,6 +77,11 @@ def one_run(base: Path, kind: str, seed: int, changes: list[str]) -> list[str]:
     print(line + (f"; {flips_found(own, flipped)}" if kind == "flipped" else ""), flush=True)
     shutil.rmtree(own)
     return words
+
+
+def places(own: Path, changes: list[str], seed: int) -> tuple[object, ...]:
+    """Where stats, train and evaluate of a run in `own` find what they read, with `changes` to the settings."""
+    return ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, changes, seed))
 
 
 def settings(folder: Path, changes: list[str], seed: int) -> Path:

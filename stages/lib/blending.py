@@ -25,8 +25,7 @@ WORTH = 0.02
 class Blended(nn.Module):
     """Images (n, 3, height, width) -> logits (n, n_attributes): (1 - share) * mean of tuned + share * untouched.
 
-    All take what `trunk` makes of the images; without a share there is no `untouched`. `backbone` and `head` are those of the
-    first tuned network, for those who ask where it looks.
+    All take what `trunk` makes of the images; without a share there is no `untouched`.
     """
 
     def __init__(
@@ -41,13 +40,9 @@ class Blended(nn.Module):
         logits = torch.stack([network(seen) for network in self.tuned]).mean(dim=0)
         return logits if self.untouched is None else (1 - self.share) * logits + self.share * self.untouched(seen)
 
-    @property
-    def backbone(self) -> nn.Module:
-        return self.tuned[0].backbone  # type: ignore[return-value]
-
-    @property
-    def head(self) -> nn.Module:
-        return self.tuned[0].head  # type: ignore[return-value]
+    def parts(self) -> list[nn.Module]:
+        """The tuned networks, then the untouched one where there is one."""
+        return [*self.tuned, *([] if self.untouched is None else [self.untouched])]
 
 
 def chosen_share(tuned: np.ndarray, regression: np.ndarray, targets: np.ndarray) -> float:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.lib.model import Network
+from stages.lib.blending import Blended
+from stages.lib.model import Network, Tagger
 from stages.lib.preprocessing import Preprocessing, to_input
 
 BATCH = 32
@@ -26,22 +27,24 @@ def heatmap(
     """Where the network looks in picture i for attribute columns[i], float32 (n, resolution, resolution), 0 to 1.
 
     `pictures` is uint8 (n, side, side, 3); the maps lie over what `preprocessing.seen` returns of it. Each is divided by its
-    own maximum, so that maps tell places and not strengths. A map is zero where no place speaks for the
-    attribute, and for backbones whose features are neither a map, channels first or last, nor a square of
+    own maximum, so that maps tell places and not strengths. Of `Blended` networks the last feature maps of the tuned ones
+    count as one layer, which the mean of their logits is made of; what the untouched one adds has no map. A map is zero where
+    no place speaks for the attribute, and for backbones whose features are neither a map, channels first or last, nor a square of
     tokens. The network is put into eval mode and otherwise left alone, frozen or not.
     """
     network.eval()
+    tuned = [*network.tuned] if isinstance(network, Blended) else [network]
     found = [np.zeros((0, how.resolution, how.resolution), dtype=np.float32)]
     for start in range(0, len(pictures), BATCH):
         batch = to_input(pictures[start : start + BATCH], how, device)
         chosen = torch.as_tensor(np.asarray(columns[start : start + BATCH]), dtype=torch.long, device=device)
-        maps = _weighted_sums(network, batch, chosen)
+        maps = functional.relu(torch.stack([_weighted_sums(one, batch, chosen) for one in tuned]).sum(0))
         found.append(_stretched(maps, how.resolution).cpu().numpy())
     return np.concatenate(found)
 
 
-def _weighted_sums(network: Network, batch: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """ReLU of the weighted sums of channels, (n, height, width) of the feature map."""
+def _weighted_sums(network: Tagger, batch: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Sums of the channels, each weighted by its mean gradient, (n, height, width) of the feature map."""
     layer, features = _explained(network.backbone, batch)
     nothing = torch.zeros(len(batch), 1, 1, device=batch.device)
     if layer is None:
@@ -55,7 +58,7 @@ def _weighted_sums(network: Network, batch: torch.Tensor, columns: torch.Tensor)
     maps, slopes = (_channels_first(tensor.detach().float(), network.backbone) for tensor in (layer, gradient))
     if maps is None or slopes is None:
         return nothing
-    return functional.relu((slopes.mean((2, 3), keepdim=True) * maps).sum(1))
+    return (slopes.mean((2, 3), keepdim=True) * maps).sum(1)
 
 
 def _explained(backbone: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:

@@ -71,12 +71,12 @@ class Saved:
             differs |= set(member.untouched)
         elif not member.others:
             return tuned[0]
-        parts = [*tuned, *([] if untouched is None else [untouched])]
+        blended = Blended(tuned, untouched, member.share)
         # From here on they differ; below it one can do the work of all (trunk.shared).
         first = min((tuned[0].level(name) for name in differs), default=0)
-        for part in parts:
-            part.first_trained = first
-        return Blended(tuned, untouched, member.share).eval()
+        for part in blended.parts():
+            part.first_trained = first  # type: ignore[assignment]
+        return blended.eval()
 
     def _tagger(self, state: dict[str, torch.Tensor], hidden: int) -> Tagger:
         kind: tuple[Any, ...] = (self.backbone, self.preprocessing.resolution, len(self.attributes), hidden, *self.dropout)

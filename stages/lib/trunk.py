@@ -52,7 +52,7 @@ def shared(network: nn.Module, resolution: int) -> nn.Module:
     if not isinstance(network, Blended):
         return network
     cut = []
-    for part in (*network.tuned, *([] if network.untouched is None else [network.untouched])):
+    for part in network.parts():
         assert isinstance(part, Tagger)
         cut.append(split(part, resolution))
     trunks, rests = zip(*cut, strict=True)

@@ -25,16 +25,22 @@ class Seen(Exception):
 
 @pytest.fixture
 def called(settings_file: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`called({"train.ema": 0.5})` -> what `training.fit` gets, and what `mixing.mixed` gets in the first epoch."""
+    """`called({"train.ema": 0.5})` -> what `training.fit` gets, and what `mixing.mixed` gets in the first epoch.
 
-    def call(changes: dict[str, Any]) -> SimpleNamespace:
+    A second argument is the number of the network in its fold.
+    """
+
+    def call(changes: dict[str, Any], number: int = 0) -> SimpleNamespace:
         shrunk = {"train.workers": 0, "train.resolution": SIDE, "train.test_resolution": SIDE, "train.hidden": 0}
         settings = params.load(settings_file(shrunk | changes), train.READS)
         seen = SimpleNamespace()
 
         def fit(network: Any, batches: Any, n_batches: int, evaluate: Any, pos_weight: Any, recipe: Any, *rest: Any) -> None:
             seen.n_batches, seen.pos_weight, seen.recipe, seen.score_start = n_batches, pos_weight, recipe, rest[3]
-            seen.sizes = [len(images) for images, *_ in batches(1)]
+            seen.chance = rest[2](1)
+            found = list(batches(1))
+            seen.sizes = [len(images) for images, *_ in found]
+            seen.images, seen.targets = (torch.cat(part) for part in list(zip(*found, strict=True))[:2])
             raise Seen
 
         def mixed(batches: Iterable[mixing.Batch], how: str, alpha: float, seed: int) -> Iterator[mixing.Weighted]:
@@ -47,7 +53,7 @@ def called(settings_file: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             patch.setattr(mixing, "mixed", mixed)
             network = model.Tagger(backbones.create("test_resnet", "none", SIDE), 2, 0, settings.dropout)
             with pytest.raises(Seen):
-                fitting.fit_fold(network, fold(settings), team.ALONE, checkpoint.NOTHING_KEPT)
+                fitting.fit_fold(network, fold(settings), team.ALONE, checkpoint.NOTHING_KEPT, number)
         return seen
 
     return call
@@ -99,3 +105,20 @@ def test_batches_have_the_size_of_the_settings(called: Any) -> None:
     seen = called({"train.batch_size": 3})
     assert (seen.sizes, seen.n_batches) == ([3, 3, 2], 3)
     assert list(seen.pos_weight) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup"])
+def test_a_second_network_has_an_order_augmentation_and_dropout_of_its_own(called: Any, mix: str) -> None:
+    changes = {"augment.mix": mix, "train.networks": 2}
+    first, again, second = called(changes), called(changes), called(changes, 1)
+    assert torch.equal(first.images, again.images)
+    assert first.chance == again.chance != second.chance
+    assert not torch.equal(first.targets, second.targets)  # another order
+    same = [torch.allclose(one, other) for one in first.images for other in second.images]
+    assert not any(same)  # no picture of one is among those of the other, in whatever place
+
+
+def test_the_first_network_is_that_of_a_fold_with_one(called: Any) -> None:
+    alone, first = called({"train.networks": 1}), called({"train.networks": 2})
+    assert torch.equal(alone.images, first.images)
+    assert alone.chance == first.chance

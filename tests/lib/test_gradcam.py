@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from stages.lib import backbones, gradcam, preprocessing
+from stages.lib.blending import Blended
 from stages.lib.model import Tagger
 from stages.lib.preprocessing import Preprocessing, to_input
 
@@ -183,6 +184,19 @@ def test_what_speaks_against_an_attribute_is_not_hot() -> None:
     white = np.full((1, SIDE, SIDE, 3), 255, dtype=np.uint8)
     assert not gradcam.heatmap(grid_network([[-1.0, 0.0]]), white, [0], HOW, CPU).any()
     assert (gradcam.heatmap(grid_network([[1.0, 0.0]]), white, [0], HOW, CPU) == 1).all()
+
+
+@pytest.mark.parametrize(("one", "other"), [([1.0, -2.0], [-0.5, 1.5]), ([1.0, 0.0], [-2.0, 0.0]), ([0.0, 1.0], [0.0, 1.0])])
+def test_the_layers_of_averaged_networks_are_weighed_together(one: list[float], other: list[float]) -> None:
+    """By hand: both see the same two channels, so that their weights add up; what one is for, the other may be against."""
+    networks = Blended([grid_network([one]), grid_network([other])], None, 0.0)
+    pictures = pictures_of(3)
+    maps = functional.adaptive_avg_pool2d(to_input(pictures, HOW)[:, :2], 4)
+    weighted = functional.relu((maps * torch.tensor(one).add(torch.tensor(other)).view(1, 2, 1, 1)).sum(1))
+    large = functional.interpolate(weighted[:, None], (SIDE, SIDE), mode="bilinear")[:, 0]
+    expected = large / large.amax((1, 2), keepdim=True).clamp(min=1e-12)
+    assert expected.max() == 1
+    np.testing.assert_allclose(gradcam.heatmap(networks, pictures, [0, 0, 0], HOW, CPU), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("weight", [0.0, torch.inf, torch.nan])

@@ -1,23 +1,22 @@
-"""One network against the average of those of K folds, on the same test rows.
+"""The model of one split against the average of those of K folds, on the same test rows.
 
     python -m tests.bench.averaging IMAGES LABELS --folds 3 --seeds 2
 
-The folds are cut from the rows that the one network trains on and stops by; its test rows are set aside before, so that no
+The folds are cut from the rows that the one model trains on and stops by; its test rows are set aside before, so that no
 member has seen them. Averaged as predict averages: the mean of the members' log-odds, corrected for pos_weight.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from stages.lib import decisions, files, inference, metrics, model_file, pixels
-from tests.bench.recipe import others, validate
-from tests.bench.signal import link_or_copy, places, run
+from tests.bench.fewer import others
+from tests.bench.stage_runs import copied, places, run, train, validate
 
 
 def main() -> None:
@@ -30,10 +29,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
-        validate(base, args.images, args.labels, tuple(args.set))
+        validate(base, args.images, args.labels, args.set)
         for seed in range(args.seeds):
             own = Path(scratch) / str(seed)
-            shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
+            copied(base, own)
             run("stats", *places(own, args.set, seed))
             split = files.read_table(own / "clean/splits.csv", "stats")["part"].to_numpy(str)
             others(own / "clean", own / "folds/clean", split != "test")
@@ -45,8 +44,7 @@ def main() -> None:
 
 
 def trained(own: Path, changes: list[str], seed: int) -> model_file.Saved:
-    model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors", "--checkpoint", own / "checkpoint")
-    run("train", *places(own, changes, seed), *model)
+    train(own, changes, seed)
     return model_file.load(own / "model.pth")
 
 
@@ -54,7 +52,7 @@ def report(clean: Path, rows: np.ndarray, one: model_file.Saved, several: model_
     targets = files.read_table(clean / "labels.csv", "validate")[one.attributes].to_numpy(float)[rows]
     single, members = log_odds(clean, rows, one), log_odds(clean, rows, several)
     for name, found in (
-        ("one network", single[0]),
+        ("one split", single[0]),
         *((f"fold {number}", member) for number, member in enumerate(members)),
         ("average of the folds", members.mean(axis=0)),
     ):

@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages import evaluate, stats
-from stages.lib import assessment, contrast, evidence, files, held_out, inference, labels, metrics, params, pixels
-from tests.bench.signal import link_or_copy, places, run, settings
+from stages import evaluate
+from stages.lib import assessment, contrast, evidence, files, held_out, inference, metrics, params
+from tests.bench.fewer import COMPLETE, MASKED, ZERO, NothingLeft, others, reduce
+from tests.bench.stage_runs import copied, places, run, train, validate
 
-MASKED, COMPLETE, ZERO = "masked", "complete rows only", "NA as 0"
 SCORES = {  # name of a run's figure -> heading
     "val_ap": "val AP",
     "val_log_loss": "val log loss",
@@ -58,10 +58,6 @@ class Trial:
     hidden: float = 0.0  # share of the known training labels
     treatment: str = MASKED
     rows: int = 0  # training images; 0: all
-
-
-class NothingLeft(Exception):
-    """Where no row is complete, who leaves incomplete ones out has nothing to learn from."""
 
 
 def main() -> None:
@@ -120,29 +116,21 @@ def variant(text: str) -> Trial:
     return Trial(name.strip(), tuple(changes))
 
 
-def validate(base: Path, images: Path, labels_file: Path, changes: tuple[str, ...]) -> None:
-    base.mkdir()
-    where = ("--images", images, "--labels", labels_file, "--out", base / "clean", "--metrics", base / "metrics")
-    run("validate", *where, "--params", settings(base, list(changes), 0))
-
-
 def one_run(base: Path, trial: Trial, seed: int, nested: bool = False) -> dict[str, Any]:
     """The SCORES of one training, and those of its epochs."""
     own = base / "run"
     shutil.rmtree(own, ignore_errors=True)  # of a trial that left nothing to train on
-    shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
+    copied(base, own)
     if nested:
-        run("stats", *places(own, list(trial.changes), seed))
+        run("stats", *places(own, trial.changes, seed))
         part = files.read_table(own / "clean/splits.csv", "stats")["part"].to_numpy(str)
         others(own / "clean", own / "others/clean", part != "test")
         own = own / "others"
-    where_to = places(own, list(trial.changes), seed)
-    run("stats", *where_to)
+    run("stats", *places(own, trial.changes, seed))
     if trial.hidden or trial.rows:
-        reduce(own, trial, seed)
-    model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors")
+        reduce(own, trial.hidden, trial.treatment, trial.rows, seed)
     started = time.perf_counter()
-    run("train", *where_to, *model, "--checkpoint", own / "checkpoint")
+    train(own, trial.changes, seed)
     seconds = time.perf_counter() - started
     by_epoch = files.read_table(own / "metrics/epochs.csv", "train")
     found = {name: by_epoch[name].tolist() for name in ("val_ap", "val_loss")}
@@ -204,43 +192,6 @@ def intervals(inputs: held_out.Inputs, test: held_out.Scored, features: np.ndarr
     beside = contrast.contrast(inputs.saved.attributes, network, regression, 0)
     gain = beside[(beside["score"] == "ap") & beside["macro"]].iloc[0]
     return found | {f"ap_gain_{side}": float(gain[side]) for side in ("low", "high")}
-
-
-def others(clean: Path, target: Path, kept: np.ndarray) -> None:
-    """What validate has written of the rows `kept` (n_images,)."""
-    target.mkdir(parents=True)
-    for name in ("labels.csv", "images.csv"):
-        table = files.read_table(clean / name, "validate")
-        attributes = labels.attributes_of(table) if name == "labels.csv" else []
-        files.write_table(target / name, table[kept].astype(dict.fromkeys(attributes, "Int8")))
-    store = pixels.read(clean / "pixels.npy")
-    pixels.write(target / "pixels.npy", (store[int(row)] for row in np.flatnonzero(kept)), store.shape[1])
-
-
-def reduce(own: Path, trial: Trial, seed: int) -> None:
-    """Hide training labels, or leave training images out; validation and test rows stay as they are."""
-    table, split = files.read_table(own / "clean/labels.csv", "validate"), files.read_table(own / "clean/splits.csv", "stats")
-    attributes = labels.attributes_of(table)
-    targets, part = table[attributes].to_numpy(float), split["part"].to_numpy(str)
-    chance = np.random.default_rng(seed)
-    training = part == "train"
-    known = np.argwhere(~np.isnan(targets) & training[:, None])
-    gone = chance.permutation(len(known))[: round(trial.hidden * len(known))]
-    targets[tuple(known[gone].T)] = np.nan
-    if trial.treatment == ZERO:
-        targets[training] = np.nan_to_num(targets[training])
-    unused = training & np.isnan(targets).any(axis=1) if trial.treatment == COMPLETE else np.zeros(len(targets), bool)
-    if trial.rows:
-        unused[chance.permutation(np.flatnonzero(training))[trial.rows :]] = True
-    part = np.where(unused, "unused", part)
-    if not (part == "train").any():
-        raise NothingLeft
-    (own / "clean/labels.csv").unlink()  # it is a link to the original
-    changed = table.assign(**dict(zip(attributes, targets.T, strict=True))).astype(dict.fromkeys(attributes, "Int8"))
-    files.write_table(own / "clean/labels.csv", changed)
-    files.write_table(own / "clean/splits.csv", split.assign(part=part))
-    chosen = params.load(own / "params.yaml", stats.READS)
-    files.write_json(own / "metrics/stats.json", stats.statistics(targets, part, attributes, chosen))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from stages.lib import files, labels
+from tests.bench.stage_runs import copied, model_places, places, run, train, validate
 
 FLIPPED = 0.05
 FIRST = 20  # rows of review.csv that are looked at
@@ -42,8 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
-        where = ("--images", args.images, "--labels", args.labels, "--out", base / "clean", "--metrics", base / "metrics")
-        run("validate", *where, "--params", settings(base, args.set, 0))
+        validate(base, args.images, args.labels, args.set)
         for kind, count in (("true", args.seeds), ("shuffled", args.shuffles), ("flipped", args.flips)):
             said: Counter[str] = Counter()
             for seed in range(count):
@@ -55,20 +51,18 @@ def main() -> None:
 def one_run(base: Path, kind: str, seed: int, changes: list[str]) -> list[str]:
     """One training and evaluation; prints a line and returns the verdicts of the attributes."""
     own = base / f"{kind}{seed}"
-    shutil.copytree(base / "clean", own / "clean", copy_function=link_or_copy)
+    copied(base, own)
     where_to = places(own, changes, seed)
     rng = np.random.default_rng(seed)
     if kind == "shuffled":
         rewrite(own, lambda known: rng.permuted(known, axis=0))
     run("stats", *where_to)
     flipped = rewrite(own, lambda known: flip(known, own, rng)) if kind == "flipped" else np.empty(0)
-    model = ("--model", own / "model.pth", "--frozen", own / "frozen.safetensors")
-    seconds = []
-    kept, card = ("--checkpoint", own / "checkpoint"), ("--card", own / "card.md")
-    for stage, more in (("train", (*model, *kept)), ("evaluate", (*model, *card, "--decision", own / "decision.json"))):
-        started = time.perf_counter()
-        run(stage, *where_to, *more)
-        seconds.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    train(own, changes, seed)
+    trained = time.perf_counter()
+    run("evaluate", *where_to, *model_places(own), "--card", own / "card.md", "--decision", own / "decision.json")
+    seconds = trained - started, time.perf_counter() - trained
     found = json.loads((own / "metrics/evaluation.json").read_text())
     macro, words = found["macro"], [row["verdict"] for row in found["attributes"].values()]
     line = f"{kind} {seed}: AP {macro['ap']:.3f} (constant {macro['ap_constant']:.3f}, features {macro['ap_features']:.3f})"
@@ -77,23 +71,6 @@ def one_run(base: Path, kind: str, seed: int, changes: list[str]) -> list[str]:
     print(line + (f"; {flips_found(own, flipped)}" if kind == "flipped" else ""), flush=True)
     shutil.rmtree(own)
     return words
-
-
-def places(own: Path, changes: list[str], seed: int) -> tuple[object, ...]:
-    """Where stats, train and evaluate of a run in `own` find what they read, with `changes` to the settings."""
-    return ("--clean", own / "clean", "--metrics", own / "metrics", "--params", settings(own, changes, seed))
-
-
-def settings(folder: Path, changes: list[str], seed: int) -> Path:
-    """params.yaml with changes, in `folder`."""
-    content = yaml.safe_load(Path("params.yaml").read_text())
-    for change in [f"seed={seed}", *changes]:
-        key, _, value = change.partition("=")
-        section, _, name = key.rpartition(".")
-        (content[section] if section else content)[name] = yaml.safe_load(value)
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def rewrite(own: Path, change: object) -> np.ndarray:
@@ -128,17 +105,6 @@ def flips_found(own: Path, flipped: np.ndarray) -> str:
         f"{len(planted)} flipped; of the first {FIRST} suspects {hits.head(FIRST).sum()} are flips, "
         f"of the first {FIRST} among training rows {hits[training].head(FIRST).sum()}; {hits.sum()} are in the list"
     )
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """Pixels are large and never changed here."""
-    os.link(source, target)
-
-
-def run(stage: str, *arguments: object) -> None:
-    done = subprocess.run([sys.executable, "-m", f"stages.{stage}", *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{stage}: {done.stderr}")
 
 
 if __name__ == "__main__":

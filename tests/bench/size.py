@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from stages.lib import labels
-from tests.bench.signal import settings
+from tests.bench.stage_runs import settings
 
 STAGES = ("validate", "stats", "train", "evaluate", "predict")
 START = 24  # pictures of the run that tells what a start costs; so few can still be split

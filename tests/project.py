@@ -43,6 +43,7 @@ SMALL = {
     "train.head_start": "random",
     "train.device": "cpu",
     "train.workers": 0,
+    "train.networks": 1,
 }
 ATTRIBUTES = ["red", "framed", "never"]
 

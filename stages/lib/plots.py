@@ -25,23 +25,29 @@ def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, const
 
     `kept` is the epoch of each fit (every network of every fold), 0 for one that was best before it was trained, which no
     point stands for.
-    `constant` is the validation loss of the best constant. Fits are drawn over each other.
+    `constant` is the validation loss of the best constant. Fits are drawn over each other, with dashes of their own.
     """
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     axes.axhline(constant, color="0.4", linestyle=":", label="constant (validation)")
+    starred = 0
     for number, (fit, rows) in enumerate(iterations.groupby("fit")):
-        once = number == 0
+        once, dashes = number == 0, ("-", "--", "-.", ":")[number % 4]
         axes.plot(rows["iteration"], rows["loss"], color="tab:blue", alpha=0.25, linewidth=0.8)
         smooth = rows["loss"].ewm(span=max(2, len(rows) // 20)).mean()
-        axes.plot(rows["iteration"], smooth, color="tab:blue", label="training, smoothed" if once else None)
+        axes.plot(rows["iteration"], smooth, dashes, color="tab:blue", label="training, smoothed" if once else None)
         own = epochs[epochs["fit"] == fit]
         last = rows.groupby("epoch")["iteration"].max().reindex(own["epoch"]).to_numpy()
-        axes.plot(last, own["val_loss"], "o-", color="tab:orange", markersize=4, label="validation" if once else None)
+        axes.plot(last, own["val_loss"], f"o{dashes}", color="tab:orange", markersize=4, label="validation" if once else None)
         if kept[number]:
-            label = f"kept: epoch {kept[number]}" if len(kept) == 1 else "kept" if once else None
+            label = f"kept: epoch {kept[number]}" if len(kept) == 1 else None if starred else "kept"
+            starred += 1
             best = int(np.flatnonzero(own["epoch"] == kept[number])[0])
             axes.plot(last[best], own["val_loss"].iloc[best], "*", color="tab:red", markersize=15, label=label)
-    axes.set(xlabel="iteration", ylabel="weighted loss", title="Loss while training")
+    axes.set(
+        xlabel="iteration",
+        ylabel="weighted loss",
+        title=f"Loss while training{'; dashes tell the networks apart' * (len(kept) > 1)}",
+    )
     # One wild batch must not flatten the rest.
     axes.set_ylim(0, max(1.5 * constant, iterations["loss"].quantile(0.99)))
     axes.legend(frameon=False)

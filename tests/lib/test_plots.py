@@ -263,3 +263,18 @@ def test_the_threshold_in_use_stands_in_its_panel(tmp_path: Path, monkeypatch: p
         assert len(panel.get_lines()) == 4  # precision, recall, F1, the threshold
         assert list(panel.get_lines()[-1].get_xdata()) == pytest.approx([threshold, threshold])
     plt.close(figure)
+
+
+@pytest.mark.parametrize(("kept", "stars"), [([2, 3], 2), ([0, 3], 1), ([3, 0, 1], 2)])
+def test_networks_have_dashes_of_their_own_and_kept_epochs_a_star(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: list[int], stars: int
+) -> None:
+    seen: list[plt.Figure] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: seen.append(figure))
+    plots.loss_curve(tmp_path / "x.png", *losses(len(kept)), 0.7, kept)
+    lines = seen[0].axes[0].get_lines()
+    assert len([line for line in lines if line.get_marker() == "*"]) == stars
+    assert len({line.get_linestyle() for line in lines if line.get_marker() == "o"}) == len(kept)
+    legend = [text.get_text() for text in seen[0].axes[0].get_legend().get_texts()]
+    assert legend == ["constant (validation)", "training, smoothed", "validation", "kept"]
+    plt.close(seen[0])

@@ -91,7 +91,7 @@ def main() -> None:
 def scored(
     inputs: held_out.Inputs, networks: list[models.Network], folds: int, device: torch.device
 ) -> tuple[held_out.Scored, held_out.Scored]:
-    """The rows that are tested, each by the network that has not seen it, and those that thresholds are tuned on."""
+    """The rows that are tested, each by the model that has not seen it, and those that thresholds are tuned on."""
     parts = []
     for fold, network in enumerate(networks):
         # A copy for the time it is needed: there may be many folds.
@@ -139,7 +139,7 @@ def subject_of(inputs: held_out.Inputs, settings: Any, fingerprint: str, n_score
     saved, labelled = inputs.saved, (settings.data.labels, inputs.targets, inputs.groups)
     made = (fingerprint, saved.backbone, saved.preprocessing, saved.settings)
     share = float(np.mean([member.share for member in saved.members]))
-    return card.Subject(*made, *labelled, n_scored, settings.folds, goal_in_words(goal), share)
+    return card.Subject(*made, *labelled, n_scored, settings.folds, goal_in_words(goal), saved.n_networks(), share)
 
 
 def write_predictions(path: Path, inputs: held_out.Inputs, tested: held_out.Scored, outcome: evidence.Outcome) -> None:
@@ -223,7 +223,7 @@ def heat_of(
     networks: list[models.Network],
     device: torch.device,
 ) -> np.ndarray:
-    """Grad-CAM of every cell by the network that has not seen its picture, shape (n_cells, resolution, resolution)."""
+    """Grad-CAM of every cell by the model that has not seen its picture, shape (n_cells, resolution, resolution)."""
     how = inputs.saved.preprocessing
     heat = np.zeros((len(cells), how.resolution, how.resolution), dtype=np.float32)
     for member, network in enumerate(networks):

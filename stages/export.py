@@ -75,7 +75,7 @@ def main() -> None:
                 f"written: {saved.backbone} can't be exported with these versions of PyTorch, onnxscript and onnxruntime"
             )
     size = args.out.stat().st_size / 2**20
-    print(f"{args.out}: {size:.1f} MiB, {len(saved.members)} members, {len(saved.attributes)} attributes")
+    print(f"{args.out}: {size:.1f} MiB, networks: {saved.n_networks()}, attributes: {len(saved.attributes)}")
     print(f"largest difference of a probability from PyTorch on {len(pictures)} images: {difference:.1e} (limit {TOLERANCE:.0e})")
 
 
@@ -162,7 +162,9 @@ def describe(path: Path, saved: model_file.Saved, decision: decisions.Decision, 
     }
     onnx.helper.set_model_props(content, described)
     if content.ByteSize() > LARGEST:
-        raise UserError("the model is larger than 2 GiB, the limit of one ONNX file; export fewer members or a smaller backbone")
+        raise UserError(
+            "the model is larger than 2 GiB, the limit of one ONNX file; lower folds or train.networks, or the backbone's size"
+        )
     onnx.checker.check_model(content)
     path.write_bytes(content.SerializeToString(deterministic=True))
 

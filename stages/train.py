@@ -1,11 +1,11 @@
-"""Fine-tune a pretrained network on the training rows; stop when the validation loss no longer falls.
+"""Fine-tune pretrained networks on the training rows; stop each when its validation loss no longer falls.
 
     python -m stages.train
 
 Reads   data/clean/{labels.csv, pixels.npy, splits.csv}, metrics/stats.json, params.yaml
         (seed, folds, backbone, weights, freeze, dropout, weight_decay, lr, epochs, validate.side, validate.fit, train, augment)
 Writes  models/model.pth         self-sufficient: weights, attributes, preprocessing, settings (one member per fold)
-        metrics/train.json       epochs, kept epoch, validation loss beside the constant's, validation AP
+        metrics/train.json       epochs and kept epoch (means over networks), validation loss beside the constant's, validation AP
         metrics/iterations.csv, metrics/epochs.csv, metrics/loss_curve.png
         metrics/early_word.csv   what logistic regression on the frozen features reaches, told before the first epoch
         data/frozen.safetensors  those features of every image, the regression's cross-validated log-odds, and for each fold

@@ -139,7 +139,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="session")
 def folded(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = project(tmp_path_factory.mktemp("folded"), SMALL | {"folds": 3, "freeze": "layer4"})
+    made = project(tmp_path_factory.mktemp("folded"), SMALL | {"folds": 3, "freeze": "layer4", "train.networks": 2})
     made.run("train")
     made.run("evaluate")
     return made

@@ -140,6 +140,10 @@ def test_a_hundred_thousand_members_or_attributes_are_refused_at_once(seed: byte
     torch.save(content, tmp_path / "model.pth")
     with pytest.raises(UserError, match="it has 101 members"):
         model_file.load(tmp_path / "model.pth")
+    content["members"] = [content["members"][0] | {"others": [{}] * 4}] * 50  # of no size in the file, and 250 in memory
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(UserError, match="it has 250 networks, more than 200"):
+        model_file.load(tmp_path / "model.pth")
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")

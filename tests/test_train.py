@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,16 +45,24 @@ def test_logits_do_not_depend_on_the_batch_or_the_store(done: Project) -> None:
     np.testing.assert_allclose(inference.logits(network, inputs.store, [7, 3], how, CPU), together[[7, 3]], atol=1e-4)
 
 
-def test_members_start_from_different_heads(folded: Project) -> None:
-    heads = [member.state["head.4.weight"] for member in folded.inputs(3).saved.members]
-    assert not torch.equal(heads[0], heads[1])
-    assert not torch.equal(heads[1], heads[2])
+def test_networks_start_from_different_heads(folded: Project) -> None:
+    """Three folds of two each: `fit` counts them through, fold by fold."""
+    members = folded.inputs(3).saved.members
+    heads = [state["head.4.weight"] for member in members for state in (member.state, *member.others)]
+    assert len(heads) == 6
+    assert not any(torch.equal(one, other) for one, other in combinations(heads, 2))
+    epochs = pd.read_csv(folded / "metrics" / "epochs.csv")
+    assert list(epochs.groupby("fit").size()) == [2] * 6
+    own = [epochs[epochs["fit"] == 2 * fold] for fold in range(3)]  # the first network of each fold
+    assert [rows.loc[rows["val_loss"].idxmin(), "epoch"] for rows in own] == [member.epoch for member in members]
 
 
 @pytest.mark.parametrize("blend", [0, 0.25])
 def test_networks_of_one_split_are_trained_in_turn_and_averaged(done: Project, own: Project, blend: float) -> None:
     own.set({"train.networks": 2, "train.blend": blend})
-    own.run("train")
+    told = own.run("train").out
+    assert [f"network {number} of 2: " in told for number in (1, 2, 3)] == [True, True, False]
+    assert told.count("  2 networks together: val loss ") == 1
     alone, epochs = (pd.read_csv(project / "metrics" / "epochs.csv") for project in (done, own))
     first, second = (epochs[epochs["fit"] == number].reset_index(drop=True) for number in (0, 1))
     pd.testing.assert_frame_equal(first, alone)
@@ -174,14 +183,14 @@ def test_what_is_frozen_runs_as_prediction_does(own: Project) -> None:
 
 
 def test_two_processes_train_what_one_does(own: Project) -> None:
-    """As `train.processes: 2` starts them; without dropout, whose masks differ. Rounding grows over the steps.
+    """As `train.processes: 2` starts them, two networks; without dropout, whose masks differ. Rounding grows over the steps.
 
     The first epoch has fresh views, the second those of the first in another order, of which each process had a part.
     """
     settings = yaml.safe_load((own / "params.yaml").read_text()) | {"dropout": 0.0}
     found = []
     for processes in (1, 2):
-        settings["train"] |= {"processes": processes, "views": 1}
+        settings["train"] |= {"processes": processes, "views": 1, "networks": 2, "blend": 0}
         (own / "params.yaml").write_text(yaml.safe_dump(settings))
         (own / "model.pth").unlink()
         if processes == 1:
@@ -191,7 +200,7 @@ def test_two_processes_train_what_one_does(own: Project) -> None:
             places += ["--metrics", own / "metrics", "--params", own / "params.yaml", "--checkpoint", own / "checkpoint"]
             command = [sys.executable, "-m", "stages.train", *map(str, places)]
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-            assert done.stdout.count("kept epoch") == 1
+            assert done.stdout.count("kept epoch") == 2
         found.append(yaml.safe_load((own / "metrics" / "train.json").read_text()))
     assert found[1] == pytest.approx(found[0], rel=5e-3)
     with (own / "params.yaml").open("w") as opened:

@@ -74,11 +74,11 @@ def test_a_stopped_training_ends_with_the_same_bytes(done: Project, tmp_path: Pa
 
 
 def test_folds_that_are_trained_are_kept(folded: Project, tmp_path: Path) -> None:
-    """Three folds of two epochs, stopped in the last of the second and again in the first of the third."""
+    """Three folds of two networks of two epochs, stopped in the last of the second and again in the first of the third."""
     own = copy(folded, tmp_path / "own")
-    stop_in_epoch(own, 3)
+    stop_in_epoch(own, 7)
     stop_in_epoch(own, 1)
-    assert epochs_trained(own) == 2
+    assert epochs_trained(own) == 4
     assert bytes_of(own) == bytes_of(folded)
 
 
@@ -95,7 +95,7 @@ def test_a_network_that_is_trained_is_kept(done: Project, tmp_path: Path) -> Non
 
 # All that may go on from one epoch to the next: a state that the checkpoint forgets makes the test below fail.
 EVERYTHING = {"freeze": "layer3", "epochs": 4, "dropout": [0.4, 0.3], "train.hidden": 0, "train.head_start": "regression"}
-EVERYTHING |= {"train.ema": 0.7, "train.warmup": 0.3, "train.lr_decay": 0.7, "train.workers": 1}
+EVERYTHING |= {"train.networks": 2, "train.ema": 0.7, "train.warmup": 0.3, "train.lr_decay": 0.7, "train.workers": 1}
 EVERYTHING |= {"augment.vertical_flip": 0.2, "augment.hue": 0.1, "augment.grayscale": 0.2}
 
 
@@ -104,7 +104,8 @@ def test_a_training_that_stops_behind_every_epoch_ends_with_the_same_bytes(tmp_p
     made = project(tmp_path / "made", SMALL | EVERYTHING | more)
     shutil.copytree(made.folder, tmp_path / "whole")
     whole = Project(tmp_path / "whole")
-    assert epochs_trained(whole) == EVERYTHING["epochs"]
+    in_all = EVERYTHING["epochs"] * EVERYTHING["train.networks"]
+    assert epochs_trained(whole) == in_all
 
     save = checkpoint.Fold.save
 
@@ -112,7 +113,7 @@ def test_a_training_that_stops_behind_every_epoch_ends_with_the_same_bytes(tmp_p
         save(*given, **named)
         raise Stopped
 
-    for number in range(EVERYTHING["epochs"]):
+    for number in range(in_all):
         for scrambled in (random.seed, np.random.seed, torch.manual_seed):  # as a process of its own begins with other numbers
             scrambled(1000 + number)
         with (
@@ -121,7 +122,8 @@ def test_a_training_that_stops_behind_every_epoch_ends_with_the_same_bytes(tmp_p
             pytest.raises(Stopped),
         ):
             made.run("train")
-        assert started.call_count == (number == 0)  # behind the first epoch the head comes from the checkpoint
+        # Behind the first epoch of a network the head comes from the checkpoint.
+        assert started.call_count == (number % EVERYTHING["epochs"] == 0)
     assert epochs_trained(made) == 0
     assert bytes_of(made) == bytes_of(whole)
 

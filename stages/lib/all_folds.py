@@ -1,4 +1,4 @@
-"""The work of the train stage: the early word, a network per fold, and what is written of them.
+"""The work of the train stage: the early word, the networks of each fold, and what is written of them.
 
 Apart from stages/train.py, which reads command line and settings before PyTorch is imported.
 """
@@ -35,7 +35,7 @@ from stages.lib import (
     training,
 )
 from stages.lib import model as models
-from stages.lib.chance import seed_for
+from stages.lib.chance import further, seed_for
 from stages.lib.errors import UserError
 from stages.lib.preprocessing import Preprocessing
 
@@ -78,7 +78,7 @@ def train_as(args: argparse.Namespace, settings: Any, used: dict[str, Any], crew
                 backbone = backbones.create(settings.backbone, settings.weights, *sides)
                 how = preprocessing(backbone, settings)
                 own = fitting.Fold(fold, inputs, how, settings, device)
-                torch.manual_seed(seed_for(settings.seed, "head", fold, *[number] * (number > 0)))
+                torch.manual_seed(seed_for(settings.seed, "head", fold, *further(number)))
                 network = models.Tagger(backbone, len(inputs.attributes), settings.train.hidden, settings.dropout)
                 network.freeze(settings.freeze)
                 if fold == number == 0 and crew.rank == 0:

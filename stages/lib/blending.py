@@ -17,7 +17,7 @@ from stages.lib import loss
 
 SHARES = (0.0, 0.25, 0.5, 0.75)  # of the regression
 TEMPERATURES = np.exp(np.linspace(-2, 2, 81))
-# Least gain, relative to the network's own loss: the trained stages then run twice in prediction, and a smaller gain on a few
+# Least gain, relative to the networks' own loss: the trained stages then run once more in prediction, and a smaller gain on a few
 # hundred labels is chance as often as not.
 WORTH = 0.02
 
@@ -37,7 +37,7 @@ class Blended(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         seen = self.trunk(images)
-        logits = torch.stack([network(seen) for network in self.tuned]).mean(dim=0)
+        logits = torch.stack([network(seen).float() for network in self.tuned]).mean(dim=0)  # on a GPU they may be bf16
         return logits if self.untouched is None else (1 - self.share) * logits + self.share * self.untouched(seen)
 
     def parts(self) -> list[nn.Module]:
@@ -71,7 +71,7 @@ def scaled_loss(log_odds: np.ndarray, targets: np.ndarray) -> float:
 
 
 def told(share: float, alone: float, both: float) -> str:
-    """`alone` and `both` are `scaled_loss` on validation rows: of the network, and beside the regression, half and half for 0."""
+    """`alone` and `both` are `scaled_loss` on validation rows: of the networks, and of both, half and half for share 0."""
     if not share:
         return f"no share for the regression on frozen features: val log loss {alone:.4f} without it, {both:.4f} with half"
     return f"share of the regression on frozen features {share:g}: val log loss {both:.4f}, without it {alone:.4f}"

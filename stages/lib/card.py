@@ -30,7 +30,7 @@ class Subject:
     """What the card is about: the model, and the rows it comes from.
 
     `targets` (n_images, n_attributes) are all labels, NaN for unknown; `groups` (n_images,) are equal for near-duplicates;
-    `n_scored` images were unseen by the network that is scored on them.
+    `n_scored` images were unseen by the networks that are scored on them.
     """
 
     fingerprint: str
@@ -43,6 +43,7 @@ class Subject:
     n_scored: int
     folds: int
     goal: str
+    n_networks: int  # of all folds
     share: float  # of the regression on frozen features in what the model says, mean over the folds
 
 
@@ -56,10 +57,10 @@ def text(subject: Subject, table: pd.DataFrame, macro: dict[str, float]) -> str:
 def _opening(subject: Subject, rows: list[dict[str, Any]]) -> str:
     named = [key for key in ("weights", "freeze", "epochs", "lr", "seed") if key in subject.settings]
     chosen = ", ".join(f"{key} {_plain(subject.settings[key])}" for key in named)
-    each = subject.settings.get("train.networks", 1)  # a model of an earlier version has no such setting
-    models = "one network" if each == 1 else f"{each} networks, averaged"
+    models = "one network" if subject.n_networks == 1 else f"{subject.n_networks} networks, averaged"
     if subject.folds > 1:
-        models = f"{subject.folds * each} networks, {'one' if each == 1 else each} per fold"
+        each = subject.n_networks // subject.folds
+        models = f"{subject.n_networks} networks, {'one' if each == 1 else each} per fold"
     names = ", ".join(_plain(row["attribute"]) for row in rows)
     beside = f"; beside it, with a share of {subject.share:.2g}, a regression on the features of the pretrained network"
     return (
@@ -104,7 +105,7 @@ def _scores(subject: Subject, rows: list[dict[str, Any]], macro: dict[str, float
         for name, row in [*((row["attribute"], row) for row in rows), ("macro", macro)]
     ]
     unseen = f"{subject.n_scored} images" + (
-        ", each scored by the network that has not seen it." if subject.folds > 1 else " that training has not seen."
+        ", each scored by the model that has not seen it." if subject.folds > 1 else " that training has not seen."
     )
     return (
         f"## Scores\n\nOn {unseen} In brackets 95 % intervals; they hold the chance of these images, not that of "
@@ -132,7 +133,7 @@ def _decisions(subject: Subject, rows: list[dict[str, Any]], macro: dict[str, fl
         + "\n".join(lines)
         + "\n\nPrecision: of the pictures that get the tag, the share that have it. Recall: of those that have it, the share "
         "that get it. ECE: how far probabilities lie from what is then found, on average. Its mean is "
-        f"{number(macro['ece'])}, and {number(macro['ece_raw'])} for the network's own probabilities, before they are corrected."
+        f"{number(macro['ece'])}, and {number(macro['ece_raw'])} before the probabilities are corrected."
     )
 
 

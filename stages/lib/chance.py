@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 
 
+def further(number: int) -> tuple[int, ...]:
+    """What names the use of one of several in `seed_for`; nothing for the first, which so is as it would be alone."""
+    return (number,) if number else ()
+
+
 def seed_for(seed: int, *names: object) -> int:
     """A 63-bit seed for one named use, for example `seed_for(0, "order", fold, epoch)`.
 

@@ -71,7 +71,7 @@ class Fold:
             aside = self.path.with_name(f"{self.path.name}.damaged")
             os.replace(self.path, aside)
             why = f"can't be used ({first_line(error)}); it is now called {aside.name}"
-            raise UserError(f"{self.path} {why}: the same command starts this fold anew") from None
+            raise UserError(f"{self.path} {why}: the same command starts this network anew") from None
         print(f"  {self.path}: carrying on behind {done} epochs of an interrupted training", flush=True)
         return tables
 
@@ -145,12 +145,15 @@ def held(place: Path, run: Mapping[str, Any]) -> Iterator[Checkpoint]:
         os.close(lock)
 
 
-def check_space(place: Path, network: torch.nn.Module, folds: int) -> None:
-    """UserError where the disk is too small for the checkpoint, an old and a new one for a moment, and the model file."""
+def check_space(place: Path, network: torch.nn.Module, count: int) -> None:
+    """UserError where the disk is too small for the checkpoints of `count` such networks and the model file.
+
+    An old and a new checkpoint of the one at work are there for a moment.
+    """
     whole = sum(tensor.nbytes for tensor in network.state_dict().values())
     trained = sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)
     at_work = 2 * whole + 2 * trained  # now and at its best; AdamW keeps two numbers per parameter
-    files.check_space(place, 2 * at_work + 3 * folds * whole, "training (checkpoints and model)")
+    files.check_space(place, 2 * at_work + 3 * count * whole, "training (checkpoints and model)")
 
 
 def _locked(place: Path) -> int:

@@ -21,7 +21,7 @@ def write(folder: Path, attributes: list[str], logits: np.ndarray, outcome: Outc
     confusion = metrics.confusion(attributes, outcome.targets, outcome.decided.astype(float))
     before, after = (
         calibration.reliability(attributes, outcome.targets, p).assign(probabilities=when)
-        for when, p in (("as the network says", decisions.probabilities(logits)), ("corrected and scaled", probabilities))
+        for when, p in (("uncorrected", decisions.probabilities(logits)), ("corrected and scaled", probabilities))
     )
     histogram = metrics.histogram(attributes, outcome.targets, probabilities)
     sweep = metrics.sweep(attributes, outcome.targets, probabilities, table["threshold"].to_numpy(float))

@@ -65,7 +65,7 @@ def summary(table: pd.DataFrame, macro: dict[str, float], where: str, goal: str,
     if missed:
         lines.append(f"  the goal was NOT reached on the images they were tuned on by: {', '.join(missed[:most])}")
     lines.append(
-        f"  calibration error (ECE) {number(macro['ece_raw'])} as the network says it, "
+        f"  calibration error (ECE) {number(macro['ece_raw'])} uncorrected, "
         f"{number(macro['ece'])} corrected and scaled; Brier score {number(macro['brier_raw'])} and {number(macro['brier'])}"
     )
     if "ap_fold_mean" in macro:

@@ -1,4 +1,4 @@
-"""One fold: the network is trained on the fold's training rows and scored on its validation rows.
+"""One fold: its networks are trained on the fold's training rows and scored on its validation rows.
 
 Here the parts meet that know nothing of each other: rows by role, augmented pictures, the feed that prepares them, the
 frozen trunk, and the loop that trains what lies above it.
@@ -32,7 +32,7 @@ from stages.lib import (
     views,
 )
 from stages.lib import model as models
-from stages.lib.chance import seed_for
+from stages.lib.chance import further, seed_for
 from stages.lib.preprocessing import Preprocessing
 
 
@@ -51,7 +51,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Fold:
-    """One split of the rows into roles, and how its network is trained. `number` counts from 0."""
+    """One split of the rows into roles, and how its networks are trained. `number` counts the folds from 0."""
 
     number: int
     inputs: Inputs
@@ -90,7 +90,7 @@ def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoi
     """Train one network, the `number`th of the fold (from 0), on the training rows of `fold`."""
     inputs, how, settings, device = fold.inputs, fold.how, fold.settings, fold.device
     train_rows, val_rows, pos_weight = fold.rows("train"), fold.rows("val"), fold.pos_weight()
-    seed = seed_for(settings.seed, "fit", fold.number, *[number] * (number > 0))
+    seed = seed_for(settings.seed, "fit", fold.number, *further(number))
     seconds: list[float] = []  # of the epochs that this process trains: others may lie before an interruption
     pictures = augment.TrainingPictures(
         inputs.store, train_rows, inputs.targets, how, settings.train.resolution, settings.augment, seed
@@ -144,7 +144,7 @@ def fit_fold(network: models.Tagger, fold: Fold, crew: team.Team, kept: checkpoi
         recipe,
         device,
         log,
-        lambda epoch: seed_for(seed, "dropout", epoch, *[crew.rank] * (crew.rank > 0)),
+        lambda epoch: seed_for(seed, "dropout", epoch, *further(crew.rank)),
         settings.train.head_start == "regression",
         kept,
         crew,

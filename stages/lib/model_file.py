@@ -15,7 +15,7 @@ from stages.lib.blending import Blended
 from stages.lib.errors import UserError, first_line
 from stages.lib.faults import attribute_names, shown
 from stages.lib.model import Network, Tagger, shapes, untrained
-from stages.lib.params import MOST_NETWORKS
+from stages.lib.params import MOST_IN_ALL, MOST_NETWORKS
 from stages.lib.preprocessing import Preprocessing, parsed
 
 FORMAT = "image-attribute-tagger 1"
@@ -34,7 +34,7 @@ class Member:
 
     state: dict[str, torch.Tensor]
     pos_weight: list[float]
-    epoch: int  # the kept epoch of the first network, counted from 1
+    epoch: int  # the kept epoch of the first network, counted from 1, for people
     val_loss: float
     share: float = 0.0
     untouched: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -57,8 +57,12 @@ class Saved:
     settings: dict[str, Any]  # what train was run with, for people
     members: list[Member]
 
+    def n_networks(self) -> int:
+        """All that were trained; the regression beside them is not counted."""
+        return sum(1 + len(member.others) for member in self.members)
+
     def networks(self) -> list[Network]:
-        """The members as networks in eval mode: a `Tagger` each, or several `Blended`. UserError where weights do not fit."""
+        """The members as networks in eval mode: `Blended` where several speak for one. UserError where weights do not fit."""
         return [self._network(member) for member in self.members]
 
     def _network(self, member: Member) -> Network:
@@ -69,11 +73,11 @@ class Saved:
             kept = {name: tensor for name, tensor in member.state.items() if name.startswith("backbone.")}
             untouched = self._tagger(kept | member.untouched, 0)
             differs |= set(member.untouched)
-        elif not member.others:
+        elif not differs:  # only one, or all kept the start that they have in common
             return tuned[0]
         blended = Blended(tuned, untouched, member.share)
         # From here on they differ; below it one can do the work of all (trunk.shared).
-        first = min((tuned[0].level(name) for name in differs), default=0)
+        first = min(tuned[0].level(name) for name in differs)
         for part in blended.parts():
             part.first_trained = first  # type: ignore[assignment]
         return blended.eval()
@@ -151,6 +155,10 @@ def _checked(saved: Saved) -> Saved:
     for member in saved.members:
         if not isinstance(member.others, list) or len(member.others) >= MOST_NETWORKS:
             raise ValueError(f"a member's other networks are no list, or {MOST_NETWORKS} and more")
+    # One takes the memory of a whole network, however small the file.
+    if saved.n_networks() > MOST_IN_ALL:
+        raise ValueError(f"it has {saved.n_networks()} networks, more than {MOST_IN_ALL}")
+    for member in saved.members:
         for state in member.states():
             if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
                 raise ValueError("a member's state is no mapping of tensors")

@@ -25,6 +25,7 @@ MIXES = ("none", "mixup", "cutmix")
 BRIEFLY = reprlib.Repr()  # what aliases of YAML nest in each other may be longer, written out, than any memory
 BRIEFLY.maxstring, BRIEFLY.maxother, BRIEFLY.maxlevel = 100, 100, 2
 MOST_NETWORKS = 20  # of one split: a slip of the keys should not train for days
+MOST_IN_ALL = 200  # networks of all folds
 GOALS = ("f1", "precision", "recall", "fixed")  # of a threshold
 
 
@@ -270,6 +271,8 @@ def _across_sections(settings: Settings) -> list[str]:
     problems = []
     if settings.folds == 2:
         problems.append("folds: 2 is not valid; expected 1 (hold-out) or at least 3 (train, val and test folds)")
+    if (count := settings.folds * settings.train.networks) > MOST_IN_ALL:
+        problems.append(f"folds and train.networks: {count} networks, more than {MOST_IN_ALL}; lower one of the two")
     if settings.stats.val + settings.stats.test >= 1:
         problems.append("stats.val + stats.test: the two shares leave no training rows; expected a sum below 1")
     if settings.stats.pos_weight_min > settings.stats.pos_weight_max:

@@ -20,6 +20,9 @@ DPI = 110
 HALVES = [0, 0.5, 1]  # ticks of small panels; labels of ticks are most of the work of a figure
 
 
+DASHES = ("-", "--", "-.", ":")
+
+
 def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, constant: float, kept: Sequence[int]) -> None:
     """Iteration against training loss, with the validation loss per epoch and the kept epoch marked.
 
@@ -31,7 +34,7 @@ def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, const
     axes.axhline(constant, color="0.4", linestyle=":", label="constant (validation)")
     starred = 0
     for number, (fit, rows) in enumerate(iterations.groupby("fit")):
-        once, dashes = number == 0, ("-", "--", "-.", ":")[number % 4]
+        once, dashes = number == 0, DASHES[number % len(DASHES)]
         axes.plot(rows["iteration"], rows["loss"], color="tab:blue", alpha=0.25, linewidth=0.8)
         smooth = rows["loss"].ewm(span=max(2, len(rows) // 20)).mean()
         axes.plot(rows["iteration"], smooth, dashes, color="tab:blue", label="training, smoothed" if once else None)
@@ -46,7 +49,7 @@ def loss_curve(path: Path, iterations: pd.DataFrame, epochs: pd.DataFrame, const
     axes.set(
         xlabel="iteration",
         ylabel="weighted loss",
-        title=f"Loss while training{'; dashes tell the networks apart' * (len(kept) > 1)}",
+        title=f"Loss while training{'; dashes tell the networks apart' * (1 < len(kept) <= len(DASHES))}",
     )
     # One wild batch must not flatten the rest.
     axes.set_ylim(0, max(1.5 * constant, iterations["loss"].quantile(0.99)))
@@ -127,7 +130,7 @@ def reliability(path: Path, before: pd.DataFrame, after: pd.DataFrame) -> None:
     for number, (name, panel) in enumerate(panels):
         panel.plot([0, 1], [0, 1], color="0.6", linestyle=":")
         rows = before[before["attribute"] == name]
-        panel.plot(rows["predicted"], rows["observed"], "o-", color="0.6", markersize=3, linewidth=1, label="as the network says")
+        panel.plot(rows["predicted"], rows["observed"], "o-", color="0.6", markersize=3, linewidth=1, label="uncorrected")
         rows = after[after["attribute"] == name]
         # Rounding can leave an end of the interval on the wrong side of the share itself.
         reach = np.maximum(0, [rows["observed"] - rows["low"], rows["high"] - rows["observed"]])

@@ -3,7 +3,8 @@
     python -m tests.bench.averaging IMAGES LABELS --folds 3 --seeds 2
 
 The folds are cut from the rows that the one model trains on and stops by; its test rows are set aside before, so that no
-member has seen them. Averaged as predict averages: the mean of the members' log-odds, corrected for pos_weight.
+member has seen them; each is of as many networks as the one model (`train.networks`). Averaged as predict averages: the
+mean of the members' log-odds, corrected for pos_weight.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from PIL import Image
 from torchvision import transforms
 
 from stages.lib import decoding, engine, folder, images, memory, model_file, portable, preprocessing
+from stages.lib.blending import Blended
 
 
 def main() -> None:
@@ -123,7 +124,10 @@ def plain_loop(path: Path, paths: list[Path]) -> Callable[[int], list[float]]:
     """Images per second of so many rounds, at PyTorch's own number of threads."""
     saved = model_file.load(path)
     how = saved.preprocessing
-    network = saved.networks()[0].to(memory_format=torch.contiguous_format).eval()
+    network = saved.networks()[0]
+    if isinstance(network, Blended):  # who writes a short script has one network, and no trunk to share
+        network = network.tuned[0]
+    network = network.to(memory_format=torch.contiguous_format).eval()
     steps = [transforms.Resize((how.resolution, how.resolution)), transforms.ToTensor(), transforms.Normalize(how.mean, how.std)]
     transform = transforms.Compose(steps)
 

@@ -7,12 +7,13 @@
 
 Each line is the mean and the standard deviation over seeds (which change the split too) of scores on validation rows, by which
 recipes may be chosen, and on test rows, by which they may not. Validation rows flatter who stops by them; with --nested the
-test rows of each seed are set aside, unseen, and the others are split anew into training, validation and test rows: by the
-scores on these test rows recipes may be chosen, too. With --hide that share of the known training labels is made
+test rows of each seed are set aside, unseen, and the others are split anew into training, validation and test rows (by the
+`stats` that are set here; the first split is by those of params.yaml): by the scores on these test rows recipes may be chosen, too. With --hide that share of the known training labels is made
 unknown, and three ways to treat unknown labels are compared: the masked loss, training on complete rows alone, and 0 for NA. With
 --rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks; @FILE
-stands for those in a file; --set changes all that is compared. With --out every run is kept, as a line of JSON with its
-scores epoch by epoch, and with the 95 % intervals of its macro AP, that of the regression, and their difference.
+stands for those in a file; --set changes all that is compared. With --out every run is kept, as a line of JSON with the
+scores of each of its networks epoch by epoch, and with the 95 % intervals of its macro AP, that of the regression, and their
+difference.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def one_run(base: Path, trial: Trial, seed: int, nested: bool = False) -> dict[s
     shutil.rmtree(own, ignore_errors=True)  # of a trial that left nothing to train on
     copied(base, own)
     if nested:
-        run("stats", *places(own, trial.changes, seed))
+        # The rows set aside are those that a report of the same seed is about: other shares are for the inner split alone.
+        run("stats", *places(own, [change for change in trial.changes if not change.startswith("stats.")], seed))
         part = files.read_table(own / "clean/splits.csv", "stats")["part"].to_numpy(str)
         others(own / "clean", own / "others/clean", part != "test")
         own = own / "others"
@@ -133,8 +135,9 @@ def one_run(base: Path, trial: Trial, seed: int, nested: bool = False) -> dict[s
     train(own, trial.changes, seed)
     seconds = time.perf_counter() - started
     by_epoch = files.read_table(own / "metrics/epochs.csv", "train")
-    found = {name: by_epoch[name].tolist() for name in ("val_ap", "val_loss")}
-    found = {f"{name}_by_epoch": values for name, values in found.items()} | {"epochs": len(by_epoch), "seconds": seconds}
+    fits = [rows for _, rows in by_epoch.groupby("fit")]
+    found: dict[str, Any] = {f"{name}_by_epoch": [rows[name].tolist() for rows in fits] for name in ("val_ap", "val_loss")}
+    found |= {"epochs": len(by_epoch) / len(fits), "seconds": seconds}
     where = argparse.Namespace(
         model=own / "model.pth", clean=own / "clean", frozen=own / "frozen.safetensors", metrics=own / "metrics"
     )

@@ -120,16 +120,18 @@ def test_a_saved_pair_says_what_both_say_by_their_shares(freeze: str, tmp_path: 
             assert not torch.allclose(before(images), network.backbone(images), atol=1e-3)
 
 
+@pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("share", [0.0, 0.25])
 @pytest.mark.parametrize("freeze", ["none", "layer4", "all"])
-def test_networks_of_one_split_have_the_same_say(freeze: str, share: float, tmp_path: Path) -> None:
+def test_networks_of_one_split_have_the_same_say(freeze: str, share: float, count: int, tmp_path: Path) -> None:
     first, member = pair(freeze)
-    second = deepcopy(first)
+    networks = [first, *(deepcopy(first) for _ in range(count - 1))]
     with torch.no_grad():
-        for parameter in second.parameters():
+        for parameter in (parameter for network in networks[1:] for parameter in network.parameters()):
             if parameter.requires_grad:
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    others = [{k: v for k, v in copy_of_state(second).items() if not torch.equal(v, member.state[k])}]
+    states = [copy_of_state(network) for network in networks[1:]]
+    others = [{k: v for k, v in state.items() if not torch.equal(v, member.state[k])} for state in states]
     both = replace(member, share=share, untouched=member.untouched if share else {}, others=others)
     model_file.save(tmp_path / "model.pth", saved(both))
     (loaded,) = model_file.load(tmp_path / "model.pth").networks()
@@ -138,13 +140,24 @@ def test_networks_of_one_split_have_the_same_say(freeze: str, share: float, tmp_
     assert isinstance(alone, blending.Blended)
     assert alone.untouched is not None
     with torch.inference_mode():
-        assert not torch.allclose(first(images), second(images), atol=1e-3)
-        expected = (1 - share) * (first(images) + second(images)) / 2 + share * alone.untouched(images)
+        assert not torch.allclose(first(images), networks[-1](images), atol=1e-3)
+        expected = (1 - share) * sum(network(images) for network in networks) / count + share * alone.untouched(images)
         torch.testing.assert_close(loaded(images), expected, atol=1e-5, rtol=1e-5)
         once = folding.folded(trunk.shared(loaded, 64), 64)
         assert isinstance(once, blending.Blended)
         assert isinstance(once.trunk, nn.Identity) == (freeze == "none")
         torch.testing.assert_close(once(images), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_networks_that_kept_the_same_start_are_one(tmp_path: Path) -> None:
+    """As with `head_start: regression`, where no epoch was better than the start."""
+    first, member = pair("layer4")
+    model_file.save(tmp_path / "model.pth", saved(replace(member, share=0.0, untouched={}, others=[{}])))
+    (loaded,) = model_file.load(tmp_path / "model.pth").networks()
+    assert not isinstance(loaded, blending.Blended)
+    images = torch.rand(3, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(images), first(images), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("freeze", "cut"), [("layer2", True), ("layer4", True), ("all", True), ("none", False)])

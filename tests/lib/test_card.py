@@ -23,7 +23,7 @@ def subject(n_attributes: int, **changes: object) -> card.Subject:
     settings = {"weights": "pretrained", "freeze": "layer3", "lr": 0.001, "epochs": 8, "seed": 7, "train": {"side": 3}}
     groups = np.array([0, 0, 1, 2, 3, 4])
     seen = Preprocessing(256, "pad", 224, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    of_rows = ("data/labels.txt", targets, groups, 99, 1, "the best F1", 0.0)
+    of_rows = ("data/labels.txt", targets, groups, 99, 1, "the best F1", 1, 0.0)
     made = card.Subject("0123456789abcdef", "resnet18", seen, settings, *of_rows)
     return replace(made, **changes)
 
@@ -62,7 +62,7 @@ def test_every_section_holds_the_numbers_of_the_run() -> None:
     assert scores["macro"] == ["", "0.71 [0.61, 0.81]", "0.41", "0.51", "0.79 [0.69, 0.89]", "0.21 [0.11, 0.31]"]
     assert rows_of(text, "Decisions")[r"attr\_1"] == ["0.300", "0.61", "0.72", "0.66 [0.60, 0.71]", "0.06"]
     assert "Thresholds for the best F1" in text
-    assert "Its mean is 0.03, and 0.13 for the network's own" in text
+    assert "Its mean is 0.03, and 0.13 before the probabilities are corrected" in text
     assert "any picture, made a square of 256 px (with white beside it) and scored at 224 px" in text
 
 
@@ -80,14 +80,13 @@ def test_a_tag_that_the_features_rank_as_well_is_a_limitation() -> None:
 
 def test_it_counts_the_networks() -> None:
     assert "), one network, backbone" in card_of(verdicts.LEARNED)
-    two = {"settings": {"train.networks": 2}}
-    assert "), 2 networks, averaged, backbone" in card_of(verdicts.LEARNED, changes=two)
-    assert "), 10 networks, 2 per fold, backbone" in card_of(verdicts.LEARNED, changes=two | {"folds": 5})
+    assert "), 2 networks, averaged, backbone" in card_of(verdicts.LEARNED, changes={"n_networks": 2})
+    assert "), 10 networks, 2 per fold, backbone" in card_of(verdicts.LEARNED, changes={"n_networks": 10, "folds": 5})
 
 
 def test_folds_are_said_to_be_folds() -> None:
-    assert "each scored by the network that has not seen it" in card_of(verdicts.LEARNED, changes={"folds": 5})
-    assert "5 networks, one per fold" in card_of(verdicts.LEARNED, changes={"folds": 5})
+    assert "each scored by the model that has not seen it" in card_of(verdicts.LEARNED, changes={"folds": 5})
+    assert "5 networks, one per fold" in card_of(verdicts.LEARNED, changes={"folds": 5, "n_networks": 5})
     assert "that training has not seen" in card_of(verdicts.LEARNED)
 
 

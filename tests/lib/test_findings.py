@@ -108,7 +108,7 @@ def test_the_summary_line_by_line() -> None:
     shown = "0.71 [0.61, 0.81] 0.41 0.51 0.79 [0.69, 0.89] 0.21 [0.11, 0.31]"
     assert lines[4].split() == ["macro", *shown.split(), "1", "learned,", "1", "weak", "evidence"]
     assert "Fine-tuning beside the features: AP +0.20 [-0.02, +0.42]" in lines[5]
-    assert lines[7].strip().startswith("calibration error (ECE) 0.13 as the network says it, 0.03 corrected and scaled")
+    assert lines[7].strip().startswith("calibration error (ECE) 0.13 uncorrected, 0.03 corrected and scaled")
     assert lines[7].endswith("Brier score 0.22 and 0.18")
 
 

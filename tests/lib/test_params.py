@@ -41,6 +41,7 @@ def test_own_params_load():
         ("backbone", "", "a text that is not empty"),
         ("backbone", 50, "a text that is not empty"),
         ("folds", 2, "at least 3"),
+        ("train.networks", 21, "at most 20"),
         ("stats.val", 0.6, "leave no training rows"),
         ("stats.pos_weight_min", 30, "above stats.pos_weight_max"),
         ("augment.crop_scale", [0.9, 0.5], "first number must not exceed"),
@@ -67,6 +68,14 @@ def test_bad_value_is_named_with_what_is_valid(settings_file, key, value, expect
 def test_views_that_are_shown_again_can_not_be_mixed(settings_file):
     with pytest.raises(UserError, match=r"train\.views: mixed pictures are new in every epoch"):
         params.load(settings_file({"train.views": 2, "augment.mix": "mixup"}), ("train", "augment"))
+
+
+def test_folds_times_networks_are_limited(settings_file):
+    """200 in all, which a model file may hold."""
+    many = settings_file({"folds": 67, "train.networks": 3})
+    with pytest.raises(UserError, match=r"folds and train\.networks: 201 networks, more than 200"):
+        params.load(many, ("folds", "train"))
+    assert params.load(settings_file({"folds": 100, "train.networks": 2}), ("folds", "train")).folds == 100
 
 
 @pytest.mark.parametrize("goal", ["f1", "precision", "recall", "fixed"])

@@ -5,15 +5,15 @@
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --hide 0.3 --hide 0.6
     python -m tests.bench.recipe IMAGES LABELS --seeds 3 --rows 50 --rows 100 --rows 200 --set stats.val=0.15
 
-Each line is the mean and the standard deviation over seeds (which change the split too) of scores on validation rows, by which
-recipes may be chosen, and on test rows, by which they may not. Validation rows flatter who stops by them; with --nested the
-test rows of each seed are set aside, unseen, and the others are split anew into training, validation and test rows (by the
-`stats` that are set here; the first split is by those of params.yaml): by the scores on these test rows recipes may be chosen, too. With --hide that share of the known training labels is made
-unknown, and three ways to treat unknown labels are compared: the masked loss, training on complete rows alone, and 0 for NA. With
---rows that many training images are left. Variants are settings with `key=value`, several of them separated by blanks; @FILE
-stands for those in a file; --set changes all that is compared. With --out every run is kept, as a line of JSON with the
-scores of each of its networks epoch by epoch, and with the 95 % intervals of its macro AP, that of the regression, and their
-difference.
+Each line is the mean and the standard deviation over seeds (which change the split too) of scores on validation rows, by
+which recipes may be chosen, and on test rows, by which they may not. Validation rows flatter who stops by them; with --nested
+the test rows of each seed are set aside, unseen, and the others are split anew into training, validation and test rows (by
+the `stats` that are set here; the first split is by those of params.yaml): by the scores on these test rows recipes may be
+chosen, too. With --hide that share of the known training labels is made unknown, and three ways to treat unknown labels are
+compared: the masked loss, training on complete rows alone, and 0 for NA. With --rows that many training images are left.
+Variants are settings with `key=value`, several of them separated by blanks; @FILE stands for those in a file; --set changes
+all that is compared. With --out every run is kept, as a line of JSON with the scores of each of its networks epoch by epoch,
+and with the 95 % intervals of its macro AP, that of the regression, and their difference.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ import yaml
 from tests.project import SMALL, Project, project
 
 STAGES = ("validate", "stats", "train", "evaluate", "predict")
-SETTINGS = SMALL | {"folds": 3, "epochs": 4, "freeze": "layer4", "train.ema": 0.9, "predict.batch_size": 2}
+SETTINGS = SMALL | {"folds": 3, "train.networks": 2, "epochs": 4, "freeze": "layer4", "train.ema": 0.9, "predict.batch_size": 2}
 FAILURES = (errno.ENOSPC, errno.EACCES, errno.EROFS)
 
 
